@@ -1,0 +1,154 @@
+"""The C11 core. Private: users import `machine`, whose `Machine` this class is."""
+
+from collections.abc import Buffer
+from typing import Final, final
+
+EVENT_KINDS: Final[dict[str, int]]
+"""Event kind name -> number, from core/event.def (the one schema)."""
+EVENT_DOCS: Final[dict[str, str]]
+"""Event kind name -> meaning."""
+EVENT_FORWARDED: Final[int]
+"""info bit of load and walk: every byte came from the CPU's own store buffer."""
+EVENT_MERGED: Final[int]
+"""info bit of load: some bytes came from the CPU's own store buffer, the rest from memory."""
+EVENT_LOCKED: Final[int]
+"""info bit of load and store: part of one locked read-modify-write."""
+EVENT_DRAINED: Final[int]
+"""info bit of store: reached memory within its own step."""
+EVENT_DEVICE: Final[int]
+"""info bit of load and store: answered by a device, not by RAM."""
+EVENT_IMPLICIT: Final[int]
+"""info bit of load and store: made by the CPU itself (descriptor tables, TSS, interrupt frames)."""
+
+RUN: Final[int]
+"""Plan op: `cpu` executes `arg` instructions; flag HOLD keeps its stores in the buffer."""
+DRAIN: Final[int]
+"""Plan op: the `arg` oldest stores of `cpu` drain, a step each."""
+IRQ: Final[int]
+"""Plan op: interrupt vector `arg` is delivered to `cpu` (armed timer vector or pending IPI), one step."""
+CHOICE: Final[int]
+"""Plan op: the choice `cpu` is waiting for is answered with `arg`, one step."""
+EVICT: Final[int]
+"""Plan op: `cpu` loses its translation of the linear page `arg`, one step."""
+AUTO: Final[int]
+"""Plan op: the default schedule for at most `arg` steps (tentative plans only; never in a tape)."""
+HOLD: Final[int]
+"""Flag of RUN."""
+
+STOPS: Final[tuple[str, ...]]
+"""Names of the stop reasons, indexed by `Stop.reason` numbers: see `Machine.execute`."""
+STATE_VERSION: Final[int]
+"""Layout version of `Machine.state_save`."""
+
+@final
+class Snapshot:
+    """An opaque moment of one machine, shared copy-on-write with its neighbours. Restorable any number of times."""
+
+    step: int
+
+@final
+class Machine:
+    """A deterministic x86 multiprocessor. No globals: any number may exist side by side.
+
+    Args:
+        cpus: number of CPUs, 1 to 8.
+        ram_bytes: size of RAM, a multiple of 4096, at most 3 GB; pages never written cost nothing.
+        store_buffer: capacity of each CPU's store buffer, 1 to 56 stores.
+    Raises ValueError for arguments out of range, MemoryError.
+    """
+
+    def __init__(self, *, cpus: int = 1, ram_bytes: int = 64 << 20, store_buffer: int = 8) -> None: ...
+
+    cpus: int
+    ram_bytes: int
+    store_buffer: int
+    step: int
+    """Steps taken since reset: the clock."""
+    stop_at_trace: int
+    """Identifier of a tracepoint after whose step `execute` stops with reason "trace" (0: none)."""
+
+    # -- execution --
+    def execute(
+        self, plan: Buffer, *, index: int = 0, done: int = 0, step_max: int = ..., exact: bool = False
+    ) -> tuple[str, int, int]:
+        """Run `plan`, an array of 16-byte records (op u8, cpu u8, flags u16, zero u32, arg u64).
+
+        Starts at record `index` of which `done` steps were taken before; returns (reason, index, done) to go on from.
+        With `exact` each record must apply to the last step (replay of a tape's choices), otherwise reason "diverged";
+        without, what does not apply is skipped, a CPU blocked by its own store buffer drains it first, and RUN ends
+        early at HLT or PAUSE. `step_max` is an absolute step number at which to stop.
+
+        Reasons: "plan" (all done), "steps" (step_max reached), "events" (tap full: take the events, go on),
+        "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO only), "choice"
+        (AUTO only: a CPU waits for an answer), "shutdown" (triple fault), "trace" (stop_at_trace was hit),
+        "diverged" (exact only), "blocked" (exact only: the CPU cannot execute, e.g. it waits for its own buffer;
+        also a divergence).
+        """
+    def choices_take(self) -> bytes:
+        """The exact choices made since the last call, run-length coded in plan format (no AUTO), and forget them."""
+    choices_enabled: bool
+    """Whether `execute` logs choices (default True)."""
+    exit_status: int
+    """Status written to the exit port; meaningful after reason "exit"."""
+    def console_take(self) -> bytes:
+        """Console output since the last call."""
+    def can_interrupt(self, cpu: int, vector: int) -> bool: ...
+    def waiting(self, cpu: int) -> str:
+        """"" if `cpu` can execute, else "halt", "start", "choice", or "off" (after shutdown or exit)."""
+
+    # -- events --
+    tap: bool
+    """Whether events are recorded."""
+    def tap_capacity(self, event_count: int) -> None:
+        """Size of the column buffers in events, at least 1024 (default 65536). Drops unread events."""
+    def events(self) -> tuple[int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview]:
+        """(count, step, pc, addr, phys, value, kind, cpu, size, info): views of the column buffers, without copying.
+
+        step, pc, addr, phys, value have format "Q", the others "B"; each has `count` valid elements from the front.
+        """
+    def events_clear(self) -> None: ...
+
+    # -- state --
+    def snapshot(self) -> Snapshot: ...
+    def restore(self, snapshot: Snapshot) -> None:
+        """Raises ValueError if `snapshot` belongs to another machine."""
+    def state_hash(self) -> int:
+        """64-bit hash of the architectural state: RAM, CPUs, store buffers, TLBs, APICs, devices. Not the step number."""
+    def memory_hash(self) -> int:
+        """64-bit hash of RAM alone."""
+    def state_save(self) -> bytes:
+        """Everything but RAM, in the layout STATE_VERSION."""
+    def state_load(self, state: bytes) -> None:
+        """Raises ValueError for a wrong size or version."""
+    def pages_written(self) -> list[int]:
+        """Page frame numbers that may be non-zero, ascending."""
+
+    # -- memory and registers (for set-up and inspection; never changes TLBs, A/D bits or the step) --
+    def read(self, phys: int, size: int) -> bytes:
+        """RAM bytes at a physical address. Raises ValueError outside RAM."""
+    def write(self, phys: int, data: Buffer) -> None: ...
+    def translate(self, cpu: int, addr: int) -> int:
+        """Physical address of a linear address by `cpu`'s page tables now (as supervisor); -1 if not mapped."""
+    def read_linear(self, cpu: int, addr: int, size: int, *, forward: bool = True) -> bytes:
+        """Bytes at a linear address as `cpu` would load them; `forward=False` ignores its store buffer.
+
+        Raises LookupError (with the first bad address as its argument) if a page is not mapped to RAM.
+        """
+    def registers(self, cpu: int) -> dict[str, int]:
+        """rax..r15, rip, rflags, es/cs/ss/ds/fs/gs (+ `_base`), cr0, cr2, cr3, cr4, gdt_base, gdt_limit, idt_base,
+        idt_limit, ldtr, tr, cpl, retired (instructions completed), halted."""
+    def set_register(self, cpu: int, name: str, value: int) -> None:
+        """Set rax..r15, rip, rflags, cr0, cr2, cr3, cr4, a segment (`es`: flat selector), `es_base`, gdt_base, ...
+
+        Raises KeyError for an unknown name."""
+    def store_buffer_entries(self, cpu: int) -> list[tuple[int, int, int, int, int]]:
+        """Held stores, oldest first: (addr, phys, size, value, pc)."""
+    def tlb_entries(self, cpu: int) -> list[tuple[int, int, int, int]]:
+        """Cached translations: (linear page, physical page, size in bytes, flags)."""
+
+def decode(code: Buffer, *, bits: int = 32) -> tuple[str, int, str]:
+    """(mnemonic, length in bytes, access) of the instruction at the front of `code` by the one instruction table;
+    access is "", "R", "W" or "RW" for its explicit memory operand. Raises ValueError if it is not in the table."""
+
+def instructions() -> list[tuple[int, int, str, str, str, bool]]:
+    """The rows of the instruction table: (map, opcode, mnemonic, form, access, lockable)."""

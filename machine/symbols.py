@@ -1,0 +1,396 @@
+"""Symbols, types, source lines and typed objects of a guest image, at whatever moment the machine is in.
+
+drgn does the work. It reads guest memory through a function of the caller and keeps no copy of it, so the same
+`Symbols` stays right while time moves in either direction. What drgn does not do is here: C expressions
+(machine/expression.py), names for data addresses, and source text.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import drgn
+from elftools.common.exceptions import DWARFError, ELFError
+from elftools.elf.elffile import ELFFile
+
+from machine.errors import ExpressionError, ImageError
+from machine.expression import Evaluator, Node, Parser
+
+GUEST_ROOT: Final = Path(__file__).resolve().parent / "guest"
+"""Where the guest's sources lie in the installed package."""
+
+ADDRESS_SPACE: Final = {32: 1 << 32, 64: (1 << 64) - 1}
+"""Bytes of linear memory per width; drgn cannot express the last byte of 2^64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One source-level function at one address.
+
+    Attributes:
+        function: name, or a hexadecimal address where the image has no name for it.
+        file: path relative to the guest's root ("" if unknown).
+        line: line number, 0 if unknown; for a function that others are inlined into, the line of the call.
+        inlined: whether the function was inlined into the next frame.
+    """
+
+    function: str
+    file: str
+    line: int
+    inlined: bool
+
+    @property
+    def place(self) -> str:
+        """`mm/compaction.c:231`, or "" if unknown."""
+        return f"{self.file}:{self.line}" if self.file else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lvalue:
+    """A place in guest memory that an expression names.
+
+    Attributes:
+        address: linear address.
+        size_bytes: its size.
+        signed: whether its type is a signed integer (of a structure around one integer: that integer's).
+        text: the expression.
+    """
+
+    address: int
+    size_bytes: int
+    signed: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One PT_LOAD segment: virtual and physical address, size in memory, file contents (bytes)."""
+
+    vaddr: int
+    paddr: int
+    size_bytes: int
+    data: bytes
+    executable: bool
+
+
+class Symbols:
+    """The debug information of one image over the memory of one machine.
+
+    Args:
+        image: the ELF file.
+        read: reads `size` bytes at a linear address now; raises LookupError where nothing is mapped. None: the
+            contents of the image's own segments, which is what memory holds at start.
+    Raises:
+        ImageError: `image` is no ELF executable for x86 with debug information.
+    """
+
+    def __init__(self, image: bytes, read: Callable[[int, int], bytes] | None = None) -> None:
+        self.image = image
+        self._read = read or self._read_image
+        try:
+            elf = ELFFile(io.BytesIO(image))
+            machine = elf["e_machine"]
+            self.segments = [_segment(row) for row in elf.iter_segments() if row["p_type"] == "PT_LOAD"]
+        except (ELFError, DWARFError, ValueError, KeyError, TypeError, AttributeError, OSError, OverflowError) as error:
+            raise ImageError(f"the guest image is not a readable ELF file ({error})") from error
+        if machine not in ("EM_386", "EM_X86_64"):
+            raise ImageError(f"the guest image is for {machine}, not for x86")
+        self.bits = 32 if machine == "EM_386" else 64
+        self.program = self._program_load()
+        self._frames: dict[int, tuple[Frame, ...]] = {}
+
+    def _program_load(self) -> Any:
+        architecture = drgn.Architecture.I386 if self.bits == 32 else drgn.Architecture.X86_64
+        flags = drgn.PlatformFlags.IS_LITTLE_ENDIAN
+        if self.bits == 64:
+            flags |= drgn.PlatformFlags.IS_64_BIT
+        program = drgn.Program(drgn.Platform(architecture, flags))
+        program.add_memory_segment(0, ADDRESS_SPACE[self.bits], self._read_for_drgn)
+        # An "extra" module takes the file's addresses as they are; its range must be set after the file is
+        # known, otherwise drgn takes the difference for a relocation. The file never gets a name on disk.
+        descriptor = os.memfd_create("racetape-image")
+        try:
+            with open(descriptor, "wb", closefd=False) as stream:
+                stream.write(self.image)
+        except OSError as error:
+            os.close(descriptor)
+            raise ImageError(f"the guest image cannot be held in memory: {error.strerror}") from error
+        try:
+            module = program.extra_module("image", create=True)
+            module = module[0] if isinstance(module, tuple) else module
+            module.try_file("image", fd=descriptor, force=True)
+            if module.debug_file_status != drgn.ModuleFileStatus.HAVE:
+                raise ImageError("the guest image has no debug information")
+            module.address_range = self._extent()
+        except ImageError:
+            raise
+        except Exception as error:  # drgn reports a damaged file with several types, bare Exception among them
+            raise ImageError(f"the guest image's debug information cannot be read: {error}") from error
+        return program
+
+    def _extent(self) -> tuple[int, int]:
+        if not self.segments:
+            raise ImageError("the guest image has nothing to load")
+        return min(row.vaddr for row in self.segments), max(row.vaddr + row.size_bytes for row in self.segments)
+
+    def _read_image(self, address: int, size: int) -> bytes:
+        for row in self.segments:
+            if row.vaddr <= address and address + size <= row.vaddr + row.size_bytes:
+                start = address - row.vaddr
+                return row.data[start : start + size].ljust(size, b"\0")
+        raise LookupError(address)
+
+    def _read_for_drgn(self, address: int, count: int, _offset: int, _physical: bool) -> bytes:
+        try:
+            return self._read(address, count)
+        except (LookupError, ValueError) as error:
+            raise drgn.FaultError(f"cannot read guest memory at {address:#x}", address) from error
+
+    def read(self, address: int, size: int) -> bytes:
+        """Guest memory now. Raises ExpressionError where nothing is mapped."""
+        try:
+            return self._read(address, size)
+        except (LookupError, ValueError) as error:
+            bad = error.args[0] if error.args and isinstance(error.args[0], int) else address
+            raise ExpressionError(f"cannot read guest memory at {bad:#x}") from error
+
+    # -- code --
+
+    def _linked(self, address: int) -> int:
+        """`address` as it was linked: code that runs before paging sits at its physical address."""
+        if any(row.vaddr <= address < row.vaddr + row.size_bytes for row in self.segments):
+            return address
+        for row in self.segments:
+            if row.paddr <= address < row.paddr + row.size_bytes:
+                return address - row.paddr + row.vaddr
+        return address
+
+    def is_code(self, address: int) -> bool:
+        """Whether `address` lies in an executable segment of the image."""
+        address = self._linked(address)
+        return any(row.executable and row.vaddr <= address < row.vaddr + row.size_bytes for row in self.segments)
+
+    def frames(self, pc: int) -> list[Frame]:
+        """The functions `pc` is in, innermost first; all but the last were inlined. Never empty."""
+        known = self._frames.get(pc)
+        if known is None:
+            known = self._frames[pc] = tuple(self._frames_find(self._linked(pc)))
+        return list(known)
+
+    def _frames_find(self, pc: int) -> list[Frame]:
+        try:
+            locations = list(self.program.source_location(pc))
+        except LookupError:
+            locations = []
+        if not locations:
+            return [Frame(self._function_name(pc), "", 0, False)]
+        last = len(locations) - 1
+        return [
+            Frame(row.name() or self._function_name(pc), self.path(row.filename), row.line, inlined=index < last)
+            for index, row in enumerate(locations)
+        ]
+
+    def _function_name(self, pc: int) -> str:
+        try:
+            return str(self.program.symbol(pc).name)
+        except LookupError:
+            return f"{pc:#x}"
+
+    def path(self, name: str) -> str:
+        """A source file's path relative to the guest's root, however the compiler spelled it."""
+        name = os.path.normpath(name) if name else ""
+        root = str(GUEST_ROOT) + os.sep
+        if name.startswith(root):
+            return name[len(root) :]
+        _, found, rest = name.rpartition("machine/guest/")
+        return rest if found else name
+
+    # -- names --
+
+    def symbol(self, name: str) -> Any:
+        """The ELF symbol (drgn.Symbol: name, address, size in bytes, kind). Raises ExpressionError."""
+        try:
+            return self.program.symbol(name)
+        except LookupError:
+            raise ExpressionError(f"the image has no symbol '{name}'") from None
+
+    def symbol_names(self) -> list[str]:
+        """Names of all functions and variables, sorted: for completion."""
+        return sorted({row.name for row in self.program.symbols() if row.name})
+
+    def symbolise(self, address: int) -> str:
+        """`name+0x12`; data inside a typed variable by its members; plain hexadecimal outside the image."""
+        data = self.name_of_data(address)
+        if data is not None:
+            return data
+        linked = self._linked(address)
+        try:
+            symbol = self.program.symbol(linked)
+        except LookupError:
+            return f"{address:#x}"
+        offset = linked - symbol.address
+        return f"{symbol.name}+{offset:#x}" if offset else str(symbol.name)
+
+    def name_of_data(self, address: int) -> str | None:
+        """A data address as C would write it, `contig_page_data.node_zones[1].vm_stat[18]`; None outside variables."""
+        try:
+            symbol = self.program.symbol(address)
+            if symbol.kind != drgn.SymbolKind.OBJECT:
+                return None
+            variable = self.program.variable(symbol.name)
+        except LookupError:
+            return None
+        # Two files may each have a static of this name, and drgn returns either.
+        if variable.address_ != symbol.address:
+            return None
+        return str(symbol.name) + _path_inside(variable.type_, address - symbol.address)
+
+    def enumerators(self, enum_name: str) -> dict[str, int]:
+        """Enumerator name -> value of `enum enum_name`. Raises ExpressionError if there is no such enumeration."""
+        try:
+            rows = self.program.type(f"enum {enum_name}").enumerators
+        except (LookupError, SyntaxError) as error:
+            raise ExpressionError(f"the image has no 'enum {enum_name}'") from error
+        return {row.name: row.value for row in rows or ()}
+
+    def tracepoints(self) -> dict[int, str]:
+        """Tracepoint identifier -> name in lower case; empty where the image declares none."""
+        try:
+            rows = self.enumerators("tracepoint")
+        except ExpressionError:
+            return {}
+        return {value: name.removeprefix("TP_").lower() for name, value in rows.items()}
+
+    # -- expressions --
+
+    def parse(self, text: str) -> Node:
+        """The expression's tree. Raises ExpressionError."""
+        return Parser(text, self._is_type).parse()
+
+    def _is_type(self, name: str) -> bool:
+        try:
+            self.program.type(name)
+        except (LookupError, SyntaxError, ValueError):
+            return False
+        return name not in self.program
+
+    def evaluate(self, text: str, registers: Mapping[str, int] | None = None) -> Any:
+        """The drgn.Object that `text` means now. Raises ExpressionError.
+
+        Args:
+            registers: of the CPU whose `$eip` and so on are meant, in `Machine.registers` form.
+        """
+        return Evaluator(self.program, registers or {}).evaluate(self.parse(text))
+
+    def lvalue(self, text: str, registers: Mapping[str, int] | None = None) -> Lvalue:
+        """The place in memory that `text` names. Raises ExpressionError, also for values and bit-fields."""
+        value = self.evaluate(text, registers)
+        if value.address_ is None:
+            raise ExpressionError(f"'{text}' is a value, not a place in memory")
+        if value.bit_field_size_ is not None:
+            raise ExpressionError(f"'{text}' is a bit-field; name the word it lies in")
+        kind = value.type_.unaliased_kind()
+        if kind in (drgn.TypeKind.FUNCTION, drgn.TypeKind.VOID):
+            raise ExpressionError(f"'{text}' has no size; name a variable or a member")
+        try:
+            size_bytes = drgn.sizeof(value)
+        except TypeError as error:
+            raise ExpressionError(f"'{text}' has a type without size") from error
+        inner = _unwrap(value.type_)
+        signed = inner.kind == drgn.TypeKind.INT and bool(inner.is_signed)
+        return Lvalue(value.address_, size_bytes, signed, text)
+
+    def value(self, expression: Any) -> int:
+        """The integer in a drgn.Object, also through a structure around one integer (`atomic_t`).
+
+        Raises ExpressionError where it is no integer or cannot be read.
+        """
+        try:
+            while expression.type_.unaliased_kind() == drgn.TypeKind.STRUCT:
+                members = expression.type_.unaliased().members or ()
+                if len(members) != 1 or members[0].name is None:
+                    raise ExpressionError(f"a {expression.type_.type_name()} is no integer")
+                expression = expression.member_(members[0].name)
+            return int(expression.value_())
+        except drgn.FaultError as error:
+            raise ExpressionError(f"cannot read guest memory at {error.address:#x}") from error
+        except (TypeError, ValueError) as error:
+            raise ExpressionError(f"a {expression.type_.type_name()} is no integer") from error
+
+    def format(self, value: Any, *, columns: int = 100) -> str:
+        """A drgn.Object as C-like text. Raises ExpressionError where memory cannot be read."""
+        options = {"type_name": False, "member_type_names": False, "element_type_names": False, "dereference": False}
+        try:
+            return str(value.format_(columns=columns, symbolize=True, **options))
+        except drgn.FaultError as error:
+            raise ExpressionError(f"cannot read guest memory at {error.address:#x}") from error
+        except (TypeError, ValueError) as error:
+            raise ExpressionError(str(error)) from error
+
+    # -- source --
+
+    def source(self, file: str, line: int, context: int = 5) -> list[tuple[int, str]]:
+        """Lines around `line` as (number, text without line end). Raises ImageError if there is no such text."""
+        path = (GUEST_ROOT / file).resolve()
+        # File names come out of the image, and an image may come from anybody.
+        if not path.is_relative_to(GUEST_ROOT):
+            raise ImageError(f"'{file}' is not a guest source file")
+        try:
+            rows = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except (OSError, ValueError):
+            raise ImageError(f"the source of '{file}' is not installed") from None
+        first = max(1, line - context)
+        if first > len(rows):
+            raise ImageError(f"'{file}' has only {len(rows)} lines")
+        return list(enumerate(rows[first - 1 : line + context], first))
+
+
+def _segment(row: Any) -> Segment:
+    return Segment(row["p_vaddr"], row["p_paddr"], row["p_memsz"], row.data(), bool(row["p_flags"] & 1))
+
+
+def _unwrap(type_: Any) -> Any:
+    """The type inside typedefs and structures of one member, as atomic_t and atomic_long_t are."""
+    type_ = type_.unaliased()
+    while type_.kind == drgn.TypeKind.STRUCT and len(type_.members or ()) == 1:
+        type_ = type_.members[0].type.unaliased()
+    return type_
+
+
+def _path_inside(type_: Any, offset: int) -> str:
+    """The C path from an object of `type_` to its byte `offset`."""
+    path = ""
+    while True:
+        if offset == 0 and _unwrap(type_).kind not in (
+            drgn.TypeKind.STRUCT,
+            drgn.TypeKind.UNION,
+            drgn.TypeKind.ARRAY,
+        ):
+            return path
+        type_ = type_.unaliased()
+        if type_.kind == drgn.TypeKind.ARRAY and type_.length and drgn.sizeof(type_.type):
+            index, offset = divmod(offset, drgn.sizeof(type_.type))
+            path += f"[{index}]"
+            type_ = type_.type
+            continue
+        member = _member_at(type_, offset)
+        if member is None:
+            return path + (f"+{offset:#x}" if offset else "")
+        path += f".{member.name}" if member.name else ""
+        offset -= member.bit_offset // 8
+        type_ = member.type
+
+
+def _member_at(type_: Any, offset: int) -> Any:
+    if type_.kind not in (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION):
+        return None
+    for member in type_.members or ():
+        start = member.bit_offset // 8
+        if start <= offset < start + (drgn.sizeof(member.type) if member.type.is_complete() else 0):
+            return member
+    return None

@@ -1,0 +1,117 @@
+"""The C expression language: values, places, and one clear line for everything that is wrong."""
+
+import pytest
+
+from machine.errors import ExpressionError
+from machine.symbols import Symbols
+
+REGISTERS = {"rip": 0xC0100004, "rsp": 0x1000, "rax": 0xFFFFFFFF, "rflags": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1+2*3", 7),
+        ("(1+2)*3", 9),
+        ("10-4-3", 3),
+        ("1<<4>>2", 4),
+        ("0x10 | 3 & 2", 0x12),
+        ("7 ^ 2", 5),
+        ("010", 8),
+        ("'a' + '\\n'", 107),
+        ("-5 / 2", -2),
+        ("-5 % 3", -2),
+        ("!3 || 0 && 1/0", 0),
+        ("1 || 1/0", 1),
+        ("2 > 1 == 1", 1),
+        ("3 >= 3 && 2 <= 3 && 1 < 2 && 1 != 2", 1),
+        ("~0u", 0xFFFFFFFF),
+        ("4294967295 + 1", 1 << 32),
+        ("0x80000000 >> 31", 1),
+        ("(unsigned char)300", 44),
+        ("(int)0xffffffff", -1),
+        ("(pfn_t) contig_page_data.node_zones[1].start", 4096),
+        ("sizeof(struct zone)", 28),
+        ("sizeof hidden + sizeof(int *)", 8),
+        ("NR_ISOLATED_FILE", 2),
+        ("hidden == 5 && !(hidden - 5)", 1),
+        ("small", -3),
+        ("- small", 3),
+        ("contig_page_data.node_zones[0+1].start", 4096),
+        ("(&contig_page_data)->nr_zones", 2),
+        ("(*&contig_page_data).nr_zones", 2),
+        ("*contig_page_data.node_zones[1].name", ord("N")),
+        ("contig_page_data.node_zones[1].half[1]", 0),
+        ("&vm_stat[2] - &vm_stat[0]", 2),
+        ("$eip", 0xC0100004),
+        ("$pc + 1", 0xC0100005),
+        ("$EAX", 0xFFFFFFFF),
+        ("$eflags & 2", 2),
+    ],
+)
+def test_values(symbols: Symbols, text: str, value: int) -> None:
+    assert symbols.value(symbols.evaluate(text, REGISTERS)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "an expression is missing"),
+        ("  ", "an expression is missing"),
+        ("1+", "a value is missing at the end"),
+        ("(1", "')' is missing at the end"),
+        ("hidden[", "a value is missing"),
+        ("hidden @ 3", "cannot read the expression from '@ 3' on"),
+        ("1 2", "'2' does not belong here at character 3"),
+        ("1x", "cannot read the expression"),
+        ("08", "'08' is no number"),
+        ("99999999999999999999999", "does not fit in 64 bits"),
+        ("contig_page_data.", "a member name is missing"),
+        ("contig_page_data.nope", "no member 'nope'"),
+        ("nope", "the image has no symbol 'nope'"),
+        ("(struct nope *)1", "the image has no type 'struct nope *'"),
+        ("hidden.counter", "not a structure"),
+        ("hidden[1]", "not an array or pointer"),
+        ("&5", "cannot take address"),
+        ("1/0", "division by zero"),
+        ("1%0", "division by zero"),
+        ("*(int *)0x10 + 1", "cannot read guest memory at 0x10"),
+        ("$nope", "no register '$nope'"),
+        ("(" * 300 + "1" + ")" * 300, "nested deeper"),
+        ("-" * 300 + "1", "nested deeper"),
+        ("1" + "+1" * 3000, "longer than"),
+        ("'\\q'", "is no character"),
+    ],
+)
+def test_errors_are_one_clear_line(symbols: Symbols, text: str, message: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        symbols.evaluate(text, REGISTERS)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_long_flat_expressions_work(symbols: Symbols) -> None:
+    assert symbols.value(symbols.evaluate("1" + "+1" * 400)) == 401
+
+
+def test_lvalues(symbols: Symbols) -> None:
+    zone = symbols.symbol("contig_page_data").address + 28
+    found = symbols.lvalue("contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]")
+    assert (found.address, found.size_bytes, found.signed) == (zone + 16, 4, True)
+    found = symbols.lvalue("contig_page_data.node_zones[1].start")
+    assert (found.address, found.size_bytes, found.signed) == (zone + 4, 4, False)
+    found = symbols.lvalue("*(short *)0x2000")
+    assert (found.address, found.size_bytes, found.signed) == (0x2000, 2, True)
+    assert symbols.lvalue("contig_page_data").size_bytes == 88
+
+
+@pytest.mark.parametrize("text", ["5", "hidden + 1", "contig_page_data.node_zones[0].bits.low", "isolate", "$eip"])
+def test_no_lvalue(symbols: Symbols, text: str) -> None:
+    with pytest.raises(ExpressionError):
+        symbols.lvalue(text, REGISTERS)
+
+
+def test_structures_are_no_integers(symbols: Symbols) -> None:
+    with pytest.raises(ExpressionError, match="no integer"):
+        symbols.value(symbols.evaluate("contig_page_data"))
+    assert symbols.value(symbols.evaluate("vm_stat[0]")) == 0

@@ -1,0 +1,226 @@
+"""Writing and reading tapes: round trips, stripping, and errors that people meet."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tapes import CONSOLE, IMAGE, choices, header, page, some_events, write_small
+
+from machine import _core
+from machine.errors import TapeError
+from traces import Events, Tape, TapeFooter, TapeHeader, TapeWriter, records, strip
+from traces.schema import describe_record, step_counts
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    with Tape(write_small(tmp_path / "a.tape")) as tape:
+        tape.check()
+        assert tape.header == header()
+        assert tape.image() == IMAGE
+        assert tape.footer is not None
+        assert (tape.footer.stop, tape.footer.exit_status, tape.footer.steps) == ("exit", 0, 400)
+        assert not tape.unfinished
+        assert tape.damage is None
+        assert tape.end_step == 400
+        assert tape.events_range == (100, 400)
+        found = list(tape.choices())
+        assert [(c.first_step, c.end_step, c.state_hash) for c in found] == [
+            (0, 100, 0x1111), (100, 250, 0x2222), (250, 400, 0x3333),
+        ]  # fmt: skip
+        assert [c.first_step for c in tape.choices(250)] == [250]
+        assert step_counts(found[1].records).tolist() == [40, 50, 3, 1, 1, 1, 54]
+        assert [describe_record(r) for r in found[1].records] == [
+            "cpu0 x40", "cpu1 x50 hold", "drain cpu1 x3", "irq cpu0 32", "choice cpu1 2", "evict cpu0 0xc0000000",
+            "cpu1 x54",
+        ]  # fmt: skip
+        whole = Events.concatenate([some_events(100, 250, 300), some_events(250, 400, 200, 2)])
+        assert tape.events(0, 1000) == whole
+        assert tape.events(200, 299) == whole.between(200, 299)
+        assert len(tape.events(200, 199)) == 0
+
+
+def test_checkpoints_share_pages(tmp_path: Path) -> None:
+    with Tape(write_small(tmp_path / "a.tape")) as tape:
+        first, second = (tape.read_checkpoint(c) for c in tape.checkpoint_chunks)
+        assert (first.step, first.state, first.state_hash) == (100, b"state of 100", 0x1111)
+        assert dict(tape.checkpoint_pages(first)) == {1: page(1), 2: page(2), 9: page(1)}
+        assert dict(tape.checkpoint_pages(second)) == {1: page(1), 2: page(3)}
+        # Three different pages in all, though five were given.
+        assert max(first.pages.max(), second.pages.max()) == 2
+
+
+def test_same_run_same_bytes(tmp_path: Path) -> None:
+    assert write_small(tmp_path / "a.tape").read_bytes() == write_small(tmp_path / "b.tape").read_bytes()
+
+
+def test_strip(tmp_path: Path) -> None:
+    full = write_small(tmp_path / "a.tape")
+    with Tape(full) as tape:
+        size = strip(tape, tmp_path / "b.tape")
+        with pytest.raises(TapeError, match="onto itself"):
+            strip(tape, full)
+    assert size == (tmp_path / "b.tape").stat().st_size < full.stat().st_size
+    with Tape(tmp_path / "b.tape") as bare:
+        bare.check()
+        assert bare.footer is not None
+        assert bare.image() == IMAGE
+        assert len(bare.events(0, 1000)) == 0
+        assert bare.events_range == (100, 100)
+        assert sum(int(step_counts(c.records).sum()) for c in bare.choices()) == 400
+        strip(bare, tmp_path / "c.tape")
+    assert (tmp_path / "b.tape").read_bytes() == (tmp_path / "c.tape").read_bytes()
+    # Stripping a tape and recording without layer B are the same.
+    assert write_small(tmp_path / "d.tape", layer_b=False).read_bytes() == (tmp_path / "b.tape").read_bytes()
+
+
+def test_unfinished(tmp_path: Path) -> None:
+    path = write_small(tmp_path / "a.tape", finish=False)
+    with Tape(path) as tape:
+        tape.check()
+        assert tape.unfinished
+        assert tape.footer is None
+        assert tape.end_step == 400
+        strip(tape, tmp_path / "b.tape")
+    with Tape(tmp_path / "b.tape") as bare:
+        assert bare.unfinished
+        assert bare.end_step == 400
+
+
+def test_tape_is_readable_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.tape"
+    with TapeWriter(path) as writer:
+        with pytest.raises(TapeError, match="is empty"):
+            Tape(path)
+        writer.begin(header(), IMAGE)
+        writer.choices(choices((_core.RUN, 0, 100)), 100, 1)
+        with Tape(path) as tape:
+            assert tape.unfinished
+            assert tape.end_step == 100
+
+
+def test_long_image_is_cut_into_pieces(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).bytes(records.IMAGE_PIECE_BYTES * 2 + 5)
+    with TapeWriter(tmp_path / "a.tape") as writer:
+        writer.begin(header(image_bytes=len(image), image_sha256=sha256(image).digest()), image)
+    with Tape(tmp_path / "a.tape") as tape:
+        assert [c.name for c in tape.chunks] == ["header", "image", "image", "image"]
+        assert tape.image() == image
+
+
+def test_wrong_image_is_refused(tmp_path: Path) -> None:
+    with TapeWriter(tmp_path / "a.tape") as writer, pytest.raises(TapeError, match="image"):
+        writer.begin(header(), b"another")
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(scenario=NAMES, cpus=st.integers(1, 8), seed=st.integers(0, 2**64 - 1), ready=st.integers(0, 2**64 - 1))
+def test_header_round_trip(scenario: str, cpus: int, seed: int, ready: int) -> None:
+    wanted = header(scenario=scenario, cpus=cpus, seed=seed, ready_step=ready, events_first=0)
+    assert records.decode_header(records.encode_header(wanted)) == wanted
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cpus": 0}, {"cpus": 9}, {"ram_bytes": 5000}, {"ram_bytes": 1 << 40}, {"store_buffer": 0}, {"seed": -1},
+        {"command_line": "x" * 240}, {"image_sha256": b""}, {"events_first": 101}, {"image_bytes": 1 << 31},
+        {"format": 0},
+    ],
+)  # fmt: skip
+def test_header_out_of_range(changed: dict[str, object]) -> None:
+    with pytest.raises(TapeError):
+        records.encode_header(header(**changed))
+
+
+def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TapeHeader, "check", lambda _: None)
+    with TapeWriter(tmp_path / "a.tape") as writer:
+        writer.begin(header(format=2), IMAGE)
+    with pytest.raises(TapeError, match="format 2 is newer"):
+        Tape(tmp_path / "a.tape")
+
+
+@pytest.mark.parametrize(
+    ("rows", "end"),
+    [
+        (((_core.RUN, 0, 99),), 100),
+        (((_core.RUN, 0, 101),), 100),
+        (((_core.RUN, 2, 100),), 100),
+        (((_core.AUTO, 0, 100),), 100),
+        (((0, 0, 100),), 100),
+        (((_core.RUN, 0, 0), (_core.RUN, 0, 100)), 100),
+        (((_core.DRAIN, 0, 100, _core.HOLD),), 100),
+        (((_core.RUN, 0, 2**64 - 1), (_core.RUN, 0, 101)), 100),
+    ],
+)
+def test_impossible_choices_are_refused(rows: tuple[tuple[int, int, int], ...], end: int, tmp_path: Path) -> None:
+    with TapeWriter(tmp_path / "a.tape") as writer:
+        writer.begin(header(), IMAGE)
+        with pytest.raises(TapeError, match="choice"):
+            writer.choices(choices(*rows), end, 0)
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    with TapeWriter("/dev/full") as writer:
+        for _ in range(2):
+            with pytest.raises(TapeError, match=r"cannot write /dev/full: No space left on device"):
+                writer.begin(header(), IMAGE)
+
+
+def test_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tape"
+    whole = write_small(tmp_path / "whole.tape").read_bytes()
+    room = 5000
+    write = os.write
+
+    def short_write(fd: int, data: memoryview) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(28, "No space left on device")
+        count = write(fd, data[:room])
+        room -= count
+        return count
+
+    monkeypatch.setattr(os, "write", short_write)
+    with pytest.raises(TapeError, match="No space left on device; it holds the run up to step 250"):
+        write_small(path)
+    with Tape(path) as tape:
+        tape.check()
+        assert tape.unfinished
+        assert tape.end_step == 250
+    assert whole.startswith(path.read_bytes())
+
+
+def test_files_that_are_no_tapes(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("hello, I am no tape\n" * 100)
+    (tmp_path / "elf").write_bytes(IMAGE)
+    (tmp_path / "short").write_bytes(b"\x89RT")
+    for name, message in [
+        ("missing", "No such file"), ("empty", "is empty"), ("text", "is no tape"), ("elf", "is no tape"),
+        ("short", "cut before"), ("pipe", "is no file"), (".", "is no file"), ("nul\0", "cannot read"),
+    ]:  # fmt: skip
+        with pytest.raises(TapeError, match=message) as caught:
+            Tape(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    for name in (".", "missing/a.tape"):
+        with pytest.raises(TapeError, match="cannot write"):
+            TapeWriter(tmp_path / name)
+
+
+def test_footer_says_what_it_was_told(tmp_path: Path) -> None:
+    footer = TapeFooter(
+        stop="shutdown", exit_status=None, steps=1, state_hash=2**64 - 1, memory_hash=0, events=3,
+        console_sha256=sha256(CONSOLE).digest(),
+    )  # fmt: skip
+    assert records.decode_footer(records.encode_footer(footer)) == footer

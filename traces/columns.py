@@ -1,0 +1,198 @@
+"""Events as columns, and how a chunk of them is coded (docs/tape-format.md, section Events)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from traces.chunks import FormatError, zstd_pack, zstd_unpack
+from traces.schema import (
+    AD_UPDATE,
+    COLUMNS,
+    DEVICE,
+    DRAIN,
+    DRAINED,
+    KIND_NAMES,
+    STORE,
+    BoolArray,
+    U8Array,
+    U64Array,
+)
+
+EVENTS_MAX: Final = 1 << 18
+"""Events per chunk at most."""
+
+_HEAD: Final = struct.Struct("<QII")  # state hash, event count, reserved
+_COLUMN: Final = struct.Struct("<B3sI")  # codec, reserved, stored bytes
+_ZERO, _PLAIN, _DELTA = 0, 1, 2
+# Addresses and values seldom have an order that differences would show; steps and code addresses do.
+_CODEC: Final = {"step": _DELTA, "pc": _DELTA, "addr": _DELTA, "phys": _DELTA}
+
+
+class Event(NamedTuple):
+    """One row of `Events`, as Python ints. Meaning of the fields: machine/core/event.def."""
+
+    step: int
+    pc: int
+    addr: int
+    phys: int
+    value: int
+    kind: int
+    cpu: int
+    size: int
+    info: int
+
+    @property
+    def name(self) -> str:
+        """Name of the kind."""
+        return KIND_NAMES[self.kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Events in the order in which they happened; nine arrays of one length.
+
+    `step`, `pc`, `addr`, `phys`, `value` are uint64, `kind`, `cpu`, `size`, `info` uint8, all of shape (len,).
+    `size` is in bytes (log2 of bytes for `tlb_fill`).
+    """
+
+    step: U64Array
+    pc: U64Array
+    addr: U64Array
+    phys: U64Array
+    value: U64Array
+    kind: U8Array
+    cpu: U8Array
+    size: U8Array
+    info: U8Array
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def __getitem__(self, which: slice | BoolArray | npt.NDArray[np.intp]) -> Events:
+        """The chosen rows: a view for a slice, a copy for a mask or an array of indices."""
+        return Events(*(column[which] for column in self.columns()))  # type: ignore[arg-type]  # dtypes follow COLUMNS
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Events):
+            return NotImplemented
+        return all(np.array_equal(a, b) for a, b in zip(self.columns(), other.columns(), strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def columns(self) -> tuple[npt.NDArray[np.uint64] | npt.NDArray[np.uint8], ...]:
+        """The nine arrays in the order of `COLUMNS`."""
+        return (self.step, self.pc, self.addr, self.phys, self.value, self.kind, self.cpu, self.size, self.info)
+
+    def row(self, index: int) -> Event:
+        """Row `index` (negative from the end) as Python ints. Raises IndexError."""
+        return Event(*(int(column[index]) for column in self.columns()))
+
+    def rows(self) -> Iterator[Event]:
+        """All rows, one by one. For few rows: this is Python speed."""
+        for values in zip(*(column.tolist() for column in self.columns()), strict=True):
+            yield Event(*values)
+
+    def between(self, first_step: int, last_step: int) -> Events:
+        """The rows of steps `first_step` to `last_step`, both included. A view."""
+        # Steps ascend, so both ends are found by bisection.
+        lo = int(np.searchsorted(self.step, np.uint64(max(first_step, 0)), side="left"))
+        hi = int(np.searchsorted(self.step, np.uint64(max(last_step, 0)), side="right")) if last_step >= 0 else lo
+        return self[lo : max(hi, lo)]
+
+    def is_write(self) -> BoolArray:
+        """Mask of the rows that change RAM at their own step: drained stores, drains, A/D updates. Shape (len,)."""
+        stored = (self.kind == STORE) & ((self.info & DRAINED) != 0)
+        to_memory = (self.info & DEVICE) == 0
+        mask: BoolArray = ((stored | (self.kind == DRAIN)) & to_memory) | (self.kind == AD_UPDATE)
+        return mask
+
+    def writes(self, phys: int, size_bytes: int) -> Events:
+        """The visible writes that touch any of `size_bytes` bytes of RAM at `phys`. A copy."""
+        # `info` of an A/D update is the level, not DEVICE, and its entry has at least 4 bytes.
+        length = np.maximum(self.size.astype(np.uint64), np.where(self.kind == AD_UPDATE, 4, 0).astype(np.uint64))
+        touches = (self.phys < np.uint64(phys + size_bytes)) & (self.phys + length > np.uint64(phys))
+        return self[touches & self.is_write()]
+
+    @staticmethod
+    def empty() -> Events:
+        """No events."""
+        return Events(*(np.empty(0, dtype) for _, dtype in COLUMNS))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Events]) -> Events:
+        """All rows of `parts`, in order. A copy, except of a single part."""
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return Events.empty()
+        return Events(*(np.concatenate(columns) for columns in zip(*(p.columns() for p in parts), strict=True)))
+
+    @staticmethod
+    def from_rows(rows: Sequence[Event]) -> Events:
+        """Columns made of single rows."""
+        table = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+        return Events(*(np.array(values, dtype) for values, (_, dtype) in zip(table, COLUMNS, strict=True)))
+
+    @staticmethod
+    def from_tap(tap: tuple[int, *tuple[memoryview, ...]]) -> Events:
+        """A copy of what `Machine.events` gave, so that the core may go on filling its buffers."""
+        count, *views = tap
+        return Events(
+            *(np.frombuffer(v, dtype, count).copy() if count else np.empty(0, dtype)
+              for v, (_, dtype) in zip(views, COLUMNS, strict=True))
+        )  # fmt: skip
+
+
+def encode_events(events: Events, state_hash: int) -> bytes:
+    """Payload of an events chunk. At most `EVENTS_MAX` events; `state_hash` is that of the chunk's end."""
+    assert len(events) <= EVENTS_MAX
+    table, data = [], []
+    for (name, dtype), column in zip(COLUMNS, events.columns(), strict=True):
+        assert column.dtype == np.dtype(dtype), name
+        if not column.any():
+            codec, stored = _ZERO, b""
+        elif _CODEC.get(name) == _DELTA:
+            codec, stored = _DELTA, zstd_pack(np.diff(column, prepend=column.dtype.type(0)).tobytes())
+        else:
+            codec, stored = _PLAIN, zstd_pack(column.tobytes())
+        table.append(_COLUMN.pack(codec, b"\0\0\0", len(stored)))
+        data.append(stored)
+    return b"".join([_HEAD.pack(state_hash, len(events), 0), *table, *data])
+
+
+def decode_events(payload: bytes) -> tuple[int, Events]:
+    """(state hash, events) of an events chunk's payload. Raises FormatError."""
+    data_first = _HEAD.size + len(COLUMNS) * _COLUMN.size
+    if len(payload) < data_first:
+        raise FormatError("events chunk is too short")
+    state_hash, count, reserved = _HEAD.unpack_from(payload)
+    if count > EVENTS_MAX or reserved:
+        raise FormatError(f"events chunk claims {count} events")
+    columns: list[npt.NDArray[np.uint64] | npt.NDArray[np.uint8]] = []
+    at = data_first
+    for i, (name, dtype) in enumerate(COLUMNS):
+        codec, pad, stored_bytes = _COLUMN.unpack_from(payload, _HEAD.size + i * _COLUMN.size)
+        if pad != b"\0\0\0" or stored_bytes > len(payload) - at:
+            raise FormatError(f"column {name} of an events chunk overruns it")
+        columns.append(_decode_column(codec, payload[at : at + stored_bytes], count, np.dtype(dtype)))
+        at += stored_bytes
+    if at != len(payload):
+        raise FormatError("events chunk is longer than its columns")
+    return state_hash, Events(*columns)  # type: ignore[arg-type]  # dtypes follow COLUMNS
+
+
+def _decode_column(codec: int, stored: bytes, count: int, dtype: np.dtype[np.generic]) -> npt.NDArray[np.uint64]:
+    if codec == _ZERO:
+        if stored:
+            raise FormatError("a column of zeros has stored bytes")
+        return np.zeros(count, dtype)
+    if codec not in (_PLAIN, _DELTA):
+        raise FormatError(f"unknown column codec {codec}")
+    column = np.frombuffer(zstd_unpack(stored, count * dtype.itemsize), dtype)
+    return column if codec == _PLAIN else np.cumsum(column, dtype=dtype)

@@ -1,0 +1,368 @@
+"""Reading a tape: opening checks every chunk's header, reading a chunk checks its payload."""
+
+from __future__ import annotations
+
+import os
+import stat
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+import numpy as np
+
+from machine.errors import TapeDamagedError, TapeError
+from traces import chunks, records
+from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, Chunk, FormatError
+from traces.columns import Events, decode_events
+from traces.records import PAGE_BYTES, Checkpoint, Choices, TapeFooter
+
+Progress = Callable[[int, int], None]
+"""Called now and then with (done, total)."""
+
+_CACHED_CHUNKS: Final = 4
+_T = TypeVar("_T")
+
+
+class Tape:
+    """A tape, open for reading. A context manager; several may be open on one file, also while it is being written.
+
+    Only the chunk headers stay in memory. What is damaged raises TapeDamagedError when it is read; the rest stays
+    readable.
+
+    Args:
+        path: the tape file.
+    Attributes:
+        path: as given.
+        header: what was run.
+        footer: how it ended; None if the tape is unfinished or the footer is damaged.
+        chunks: headers of all whole chunks, in order.
+        unfinished: the file was cut, or is still being written.
+        damage: the first damage that opening found, or None; `check` finds the rest.
+        end_step: last position that the choices on the tape lead to.
+    Raises:
+        TapeError: there is no such file, or it is no tape, or one of a newer format, or cut before its header.
+        TapeDamagedError: its header is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._fd = _open(self.path)
+        self._close = weakref.finalize(self, os.close, self._fd)
+        try:
+            self._size_bytes = os.fstat(self._fd).st_size
+            self._check_start()
+            self.footer: TapeFooter | None = None
+            self.unfinished = False
+            self.damage: TapeDamagedError | None = None
+            self.end_step = 0
+            self.chunks = self._read_headers()
+        except BaseException:
+            self.close()
+            raise
+        self.choices_chunks = tuple(c for c in self.chunks if c.kind == chunks.CHOICES)
+        self.events_chunks = tuple(c for c in self.chunks if c.kind == chunks.EVENTS)
+        self.checkpoint_chunks = tuple(c for c in self.chunks if c.kind == chunks.CHECKPOINT)
+        self._pages_chunks: tuple[tuple[Chunk, int, int], ...] | None = None
+        self._cache: OrderedDict[int, tuple[int, Events]] = OrderedDict()
+
+    def __enter__(self) -> Tape:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; reading afterwards is an error of the caller."""
+        self._close()
+
+    # -- content --
+
+    @property
+    def events_range(self) -> tuple[int, int]:
+        """(first step, end step) whose events are on the tape; both equal if layer B is not there."""
+        if not self.events_chunks:
+            return self.header.events_first, self.header.events_first
+        return self.events_chunks[0].first_step, self.events_chunks[-1].end_step
+
+    def image(self, *, lenient: bool = False) -> bytes:
+        """The guest's ELF file. `lenient` gives what can be had of a damaged one.
+
+        Raises TapeError if the tape is cut in it, TapeDamagedError.
+        """
+        pieces = [c for c in self.chunks if c.kind == chunks.IMAGE]
+        data = b"".join(self._decode(c, chunks.zstd_unpack, self.payload(c, lenient=lenient)) for c in pieces)
+        if len(data) < self.header.image_bytes and self.chunks[-1].kind <= chunks.IMAGE and self.damage is None:
+            raise TapeError(f"{self.path}: the tape is cut before the end of its guest image; nothing can be replayed")
+        if not lenient and sha256(data).digest() != self.header.image_sha256:
+            at = pieces[0].offset if pieces else self.chunks[0].end_offset
+            raise TapeDamagedError(
+                f"{self.path}: damaged at byte {at}: the guest image is not the one of the header", offset=at, step=0
+            )
+        return data
+
+    def choices(self, first_step: int = 0) -> Iterator[Choices]:
+        """The choices from the chunk that holds `first_step` on, a chunk at a time. Raises TapeDamagedError."""
+        for chunk in self.choices_chunks:
+            if chunk.end_step > first_step:
+                yield self.read_choices(chunk)
+        if self.damage is not None and self.footer is None:
+            raise self.damage
+
+    def read_choices(self, chunk: Chunk, *, lenient: bool = False) -> Choices:
+        """The content of one of `choices_chunks`; `lenient` also of a damaged one, if it decodes. TapeDamagedError."""
+        return self.decode_choices(chunk, self.payload(chunk, lenient=lenient), lenient=lenient)
+
+    def decode_choices(self, chunk: Chunk, payload: bytes, *, lenient: bool = False) -> Choices:
+        """The choices in `payload`, taken for that of `chunk`. Raises TapeDamagedError."""
+        return self._decode(
+            chunk,
+            lambda data: records.decode_choices(
+                data, chunk.first_step, chunk.end_step, self.header.cpus, lenient=lenient
+            ),
+            payload,
+        )
+
+    def read_events(self, chunk: Chunk) -> tuple[int, Events]:
+        """(state hash at the chunk's end, its events) of one of `events_chunks`. Raises TapeDamagedError."""
+        if chunk.offset in self._cache:
+            self._cache.move_to_end(chunk.offset)
+            return self._cache[chunk.offset]
+        found = self._decode(chunk, decode_events, self.payload(chunk))
+        step = found[1].step
+        if len(step) and not (
+            chunk.first_step <= int(step[0]) <= int(step[-1]) < chunk.end_step and bool((step[1:] >= step[:-1]).all())
+        ):
+            raise self._damaged(chunk, "events stand in the wrong chunk or order")
+        self._cache[chunk.offset] = found
+        while len(self._cache) > _CACHED_CHUNKS:
+            self._cache.popitem(last=False)
+        return found
+
+    def events_in_chunks(self, first_step: int, last_step: int) -> Iterator[Events]:
+        """What the tape has of the events of steps `first_step` to `last_step`, both included, a chunk at a time."""
+        for chunk in self.events_chunks:
+            if chunk.end_step > first_step and chunk.first_step <= last_step:
+                yield self.read_events(chunk)[1].between(first_step, last_step)
+
+    def events(self, first_step: int, last_step: int) -> Events:
+        """What the tape has of the events of steps `first_step` to `last_step`, both included, all at once."""
+        return Events.concatenate(list(self.events_in_chunks(first_step, last_step)))
+
+    def read_checkpoint(self, chunk: Chunk) -> Checkpoint:
+        """The content of one of `checkpoint_chunks`. Raises TapeDamagedError."""
+        return self._decode(chunk, lambda data: records.decode_checkpoint(data, chunk.first_step), self.payload(chunk))
+
+    def checkpoint_pages(self, checkpoint: Checkpoint) -> Iterator[tuple[int, bytes]]:
+        """(page frame, its 4096 bytes) of a checkpoint, in the order of the tape; frames left out are all zero.
+
+        Raises TapeDamagedError.
+        """
+        order = np.argsort(checkpoint.pages, kind="stable")
+        wanted = checkpoint.pages[order]
+        given = 0
+        for chunk, first, count in self._pages():
+            low, high = (int(i) for i in np.searchsorted(wanted, (first, first + count)))
+            if low == high:
+                continue
+            _, data = self._decode(chunk, records.decode_pages, self.payload(chunk))
+            for i in range(low, high):
+                at = (int(wanted[i]) - first) * PAGE_BYTES
+                yield int(checkpoint.frames[order[i]]), data[at : at + PAGE_BYTES]
+            given += high - low
+        if given != len(wanted):
+            raise TapeError(f"{self.path}: pages of the checkpoint at step {checkpoint.step} are missing")
+
+    def check(self, progress: Progress | None = None) -> None:
+        """Read and decode every byte. Raises TapeDamagedError for the first damage; being cut is none."""
+        for chunk in self.chunks:
+            if chunk.kind == chunks.CHOICES:
+                self.read_choices(chunk)
+            elif chunk.kind == chunks.EVENTS:
+                self.read_events(chunk)
+            elif chunk.kind == chunks.PAGES:
+                self._decode(chunk, records.decode_pages, self.payload(chunk))
+            elif chunk.kind == chunks.CHECKPOINT:
+                self.read_checkpoint(chunk)
+            else:
+                self.payload(chunk)
+            if progress is not None:
+                progress(chunk.end_offset, self._size_bytes)
+        if self.damage is not None:
+            raise self.damage
+        if len(self.chunks) > 1 and not (self.unfinished and self.chunks[-1].kind == chunks.IMAGE):
+            self.image()
+
+    def payload(self, chunk: Chunk, *, lenient: bool = False) -> bytes:
+        """The payload of a chunk, as stored. `lenient` does not look at its checksum.
+
+        Raises TapeDamagedError if it does not have its hash, TapeError if the file cannot be read.
+        """
+        data = self._read(chunk.offset + HEADER_BYTES, chunk.payload_bytes)
+        if lenient:
+            return data
+        if not chunk.matches(data):
+            raise self._damaged(chunk, "wrong checksum")
+        if not chunk.chained:
+            raise self._damaged(chunk, "it does not follow the chunk before")
+        return data
+
+    # -- opening --
+
+    def _check_start(self) -> None:
+        start = self._read(0, min(self._size_bytes, len(MAGIC)))
+        if not start:
+            raise TapeError(f"{self.path} is empty, no tape")
+        if not MAGIC.startswith(start):
+            raise TapeError(f"{self.path} is no tape")
+
+    def _read_headers(self) -> tuple[Chunk, ...]:
+        found: list[Chunk] = []
+        at = len(MAGIC)
+        events_end = 0
+        previous = bytes(HASH_BYTES)
+        while self._size_bytes - at >= HEADER_BYTES:
+            if found and found[-1].kind == chunks.FOOTER:
+                break
+            try:
+                chunk = chunks.unpack_header(self._read(at, HEADER_BYTES), at, previous)
+                if chunk.end_offset > self._size_bytes:
+                    break
+                if not found:
+                    self._read_header(chunk)
+                    events_end = self.header.events_first
+                else:
+                    events_end = self._check_order(chunk, found[-1], events_end)
+            except FormatError as error:
+                self._set_damage(at, self.end_step, str(error))
+                break
+            if not chunk.chained and self.damage is None:
+                # Either this chunk is out of place or the hash that the one before states is itself damaged.
+                wrong = chunk if found[-1].matches(self.payload(found[-1], lenient=True)) else found[-1]
+                self._set_damage(wrong.offset, wrong.first_step, "wrong checksum or out of place")
+            found.append(chunk)
+            previous = chunk.hash
+            at = chunk.end_offset
+        if not found:
+            if self.damage is not None:
+                raise self.damage
+            raise TapeError(f"{self.path}: the tape is cut before the end of its header")
+        if found[-1].kind == chunks.FOOTER:
+            self._read_end(found[-1])
+        else:
+            self.unfinished = self.damage is None
+        return tuple(found)
+
+    def _read_header(self, chunk: Chunk) -> None:
+        payload = self.payload(chunk) if chunk.kind == chunks.HEADER else b""
+        if chunk.kind != chunks.HEADER:
+            raise FormatError("the first chunk is no header")
+        try:
+            self.header = records.decode_header(payload)
+        except FormatError as error:
+            raise TapeError(f"{self.path}: {error}") from None
+
+    def _check_order(self, chunk: Chunk, before: Chunk, events_end: int) -> int:
+        """Raise FormatError unless `chunk` may follow; the position up to which events are there then."""
+        kind = chunk.kind
+        if kind not in chunks.KIND_NAMES:
+            if chunk.layer_a:
+                raise TapeError(f"{self.path}: made by a newer racetape (chunk kind {kind}); use a newer one")
+            return events_end
+        if kind == chunks.IMAGE:
+            fits = before.kind in (chunks.HEADER, chunks.IMAGE) and chunk.end_step == 0
+        elif before.kind == chunks.HEADER or kind == chunks.HEADER:
+            fits = False
+        elif kind == chunks.CHOICES:
+            fits = chunk.first_step == self.end_step < chunk.end_step
+            self.end_step = max(chunk.end_step, self.end_step) if fits else self.end_step
+        elif kind == chunks.EVENTS:
+            fits = chunk.first_step == events_end <= chunk.end_step <= self.end_step
+            events_end = chunk.end_step
+        else:
+            fits = chunk.first_step == chunk.end_step == self.end_step
+        if not fits:
+            raise FormatError(f"{chunk.name} chunk out of place")
+        return events_end
+
+    def _read_end(self, footer: Chunk) -> None:
+        at = footer.end_offset
+        rest = self._read(at, min(self._size_bytes - at, len(MAGIC) + 1))
+        if rest != MAGIC:
+            if MAGIC.startswith(rest):
+                self.unfinished = True
+            else:
+                self._set_damage(at, None, "it does not end as a tape does")
+        try:
+            found = self._decode(footer, records.decode_footer, self.payload(footer))
+            if found.steps != self.end_step:
+                raise self._damaged(footer, "the footer is of another run")
+            self.footer = found
+        except TapeDamagedError as error:
+            if self.damage is None or self.damage.offset > error.offset:
+                self.damage = error
+
+    # -- helpers --
+
+    def _pages(self) -> tuple[tuple[Chunk, int, int], ...]:
+        """(pages chunk, number of its first page, count) in order."""
+        if self._pages_chunks is None:
+            self._pages_chunks = tuple(
+                (c, *self._decode(c, records.pages_range, self._read(c.offset + HEADER_BYTES, min(c.payload_bytes, 8))))
+                for c in self.chunks
+                if c.kind == chunks.PAGES
+            )
+        return self._pages_chunks
+
+    def _read(self, offset: int, size_bytes: int) -> bytes:
+        assert size_bytes <= chunks.CHUNK_BYTES_MAX
+        try:
+            data = os.pread(self._fd, size_bytes, offset)
+        except OSError as error:
+            raise TapeError(f"cannot read {self.path}: {error.strerror}") from None
+        if len(data) != size_bytes:
+            raise TapeError(f"{self.path}: the file became shorter while it was read")
+        return data
+
+    def _decode(self, chunk: Chunk, decode: Callable[[bytes], _T], payload: bytes) -> _T:
+        try:
+            return decode(payload)
+        except TapeDamagedError:
+            raise
+        except FormatError as error:
+            raise self._damaged(chunk, str(error)) from None
+
+    def _damaged(self, chunk: Chunk, why: str) -> TapeDamagedError:
+        step = chunk.first_step
+        return TapeDamagedError(
+            f"{self.path}: damaged at byte {chunk.offset} ({chunk.name}, step {step} on): {why}",
+            offset=chunk.offset,
+            step=step,
+        )
+
+    def _set_damage(self, offset: int, step: int | None, why: str) -> None:
+        if self.damage is None:
+            where = f" (step {step} on)" if step is not None else ""
+            self.damage = TapeDamagedError(
+                f"{self.path}: damaged at byte {offset}{where}: {why}", offset=offset, step=step
+            )
+
+
+def _open(path: Path) -> int:
+    """A file descriptor of a regular file. Raises TapeError."""
+    try:
+        # Non-blocking, or opening a pipe would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise TapeError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise TapeError(f"cannot read {str(path)!r}: {error}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise TapeError(f"{path} is no file, so no tape")
+    return fd

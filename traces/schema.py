@@ -1,0 +1,85 @@
+"""Event kinds, plan ops and column types in Python. Every number comes from the core; none is written down again."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from machine import _core
+
+FORMAT_VERSION: Final = 1
+"""Of the tape, docs/tape-format.md."""
+PLATFORM_VERSION: Final = 1
+"""Of the platform contract, docs/platform.md."""
+
+U64Array = npt.NDArray[np.uint64]
+U8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+RecordArray = np.ndarray[Any, np.dtype[np.void]]
+"""Array of plan records, dtype `RECORD`."""
+
+KINDS: Final[dict[str, int]] = dict(_core.EVENT_KINDS)
+"""Event kind name -> number."""
+KIND_NAMES: Final[dict[int, str]] = {number: name for name, number in KINDS.items()}
+
+LOAD: Final = KINDS["load"]
+STORE: Final = KINDS["store"]
+DRAIN: Final = KINDS["drain"]
+AD_UPDATE: Final = KINDS["ad_update"]
+
+FORWARDED: Final = _core.EVENT_FORWARDED
+MERGED: Final = _core.EVENT_MERGED
+LOCKED: Final = _core.EVENT_LOCKED
+DRAINED: Final = _core.EVENT_DRAINED
+DEVICE: Final = _core.EVENT_DEVICE
+IMPLICIT: Final = _core.EVENT_IMPLICIT
+
+COLUMNS: Final[tuple[tuple[str, str], ...]] = (
+    ("step", "<u8"),
+    ("pc", "<u8"),
+    ("addr", "<u8"),
+    ("phys", "<u8"),
+    ("value", "<u8"),
+    ("kind", "u1"),
+    ("cpu", "u1"),
+    ("size", "u1"),
+    ("info", "u1"),
+)
+"""(name, dtype) of the event columns in the order of the tape and of `Machine.events`."""
+
+RECORD: Final = np.dtype([("op", "u1"), ("cpu", "u1"), ("flags", "<u2"), ("reserved", "<u4"), ("arg", "<u8")])
+"""One record of a plan, as `Machine.execute` takes it and `Machine.choices_take` gives it (16 bytes)."""
+
+OP_NAMES: Final[dict[int, str]] = {
+    _core.RUN: "run",
+    _core.DRAIN: "drain",
+    _core.IRQ: "irq",
+    _core.CHOICE: "choice",
+    _core.EVICT: "evict",
+}
+"""Ops that a tape may hold. AUTO is not among them: what it did is written out."""
+
+
+def records_of(data: bytes) -> RecordArray:
+    """The records in `data`, read-only, shape (len(data) / 16,), dtype `RECORD`."""
+    return np.frombuffer(data, RECORD)
+
+
+def step_counts(records: RecordArray) -> U64Array:
+    """Steps that each record makes: `arg` for RUN and DRAIN, 1 for the others. Shape (len(records),), uint64."""
+    op = records["op"]
+    return np.where((op == _core.RUN) | (op == _core.DRAIN), records["arg"], np.uint64(1)).astype(np.uint64)
+
+
+def describe_record(record: np.void) -> str:
+    """One record as people write it, e.g. `cpu0 x1532`, `cpu0 x3 hold`, `drain cpu1 x2`, `irq cpu0 32`."""
+    op, cpu, arg = int(record["op"]), int(record["cpu"]), int(record["arg"])
+    if op == _core.RUN:
+        return f"cpu{cpu} x{arg}" + (" hold" if int(record["flags"]) & _core.HOLD else "")
+    if op == _core.DRAIN:
+        return f"drain cpu{cpu}" + (f" x{arg}" if arg != 1 else "")
+    if op == _core.EVICT:
+        return f"evict cpu{cpu} {arg:#x}"
+    return f"{OP_NAMES.get(op, f'op {op}')} cpu{cpu} {arg}"

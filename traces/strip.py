@@ -1,0 +1,29 @@
+"""Dropping layer B."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from machine.errors import TapeError
+from traces.reader import Tape
+from traces.writer import TapeWriter
+
+
+def strip(tape: Tape, path: str | os.PathLike[str]) -> int:
+    """Write the layer A of `tape` to `path` as a tape of its own; its length in bytes.
+
+    An unfinished tape gives an unfinished one. Raises TapeDamagedError if layer A is damaged, TapeError if `path`
+    cannot be written or is the tape itself.
+    """
+    if Path(path).exists() and Path(path).samefile(tape.path):
+        raise TapeError(f"cannot strip {tape.path} onto itself; give another name")
+    if tape.damage is not None:
+        raise tape.damage
+    with TapeWriter(path) as writer:
+        for chunk in tape.chunks:
+            if chunk.layer_a:
+                writer.raw(chunk.kind, tape.payload(chunk), chunk.first_step, chunk.end_step)
+        if not tape.unfinished:
+            writer.end()
+        return writer.bytes_written

@@ -1,0 +1,184 @@
+"""Writing a tape, chunk by chunk, in place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from hashlib import blake2b, sha256
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from machine.errors import TapeError
+from traces import chunks, records
+from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC
+from traces.columns import EVENTS_MAX, Events, encode_events
+from traces.records import PAGE_BYTES, PAGES_MAX, Checkpoint, TapeFooter, TapeHeader
+from traces.schema import RecordArray
+
+
+class TapeWriter:
+    """Writes one tape to `path`, replacing what is there.
+
+    It writes straight to the final name and hands every chunk to the system at once: whatever happens to this process,
+    the file opens as an unfinished tape with all chunks written so far. When the disk is full or the write fails
+    otherwise, the torn chunk is cut off again and this and every later call raises TapeError.
+
+    Raises TapeError if `path` cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._previous = bytes(HASH_BYTES)
+        self._offset = 0
+        self._failure: str | None = None
+        self._choices_end = 0
+        self._events_end: int | None = None
+        self._pages: dict[bytes, int] = {}
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise TapeError(f"cannot write {self.path}: {error.strerror}") from None
+        self._open = True
+
+    def __enter__(self) -> TapeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Without `finish` before, it stays an unfinished tape."""
+        if self._open:
+            self._open = False
+            os.close(self._fd)
+
+    @property
+    def bytes_written(self) -> int:
+        """Length of the tape so far."""
+        return self._offset
+
+    @property
+    def choices_end(self) -> int:
+        """Position up to which the choices are written."""
+        return self._choices_end
+
+    def begin(self, header: TapeHeader, image: bytes) -> None:
+        """The header and the guest image. Once, before anything else. Raises TapeError."""
+        assert self._offset == 0, "begin comes once and first"
+        if len(image) != header.image_bytes or sha256(image).digest() != header.image_sha256:
+            raise TapeError("the image is not the one that the tape's header describes")
+        payload = records.encode_header(header)
+        self._write(MAGIC)
+        self._chunk(chunks.HEADER, payload, 0, 0)
+        for at in range(0, len(image), records.IMAGE_PIECE_BYTES):
+            self._chunk(chunks.IMAGE, chunks.zstd_pack(image[at : at + records.IMAGE_PIECE_BYTES]), 0, 0)
+        self._events_end = header.events_first
+        self._cpus = header.cpus
+
+    def choices(self, choices: RecordArray, end_step: int, state_hash: int) -> None:
+        """The choices from the last such call's end up to position `end_step`, whose state hash is given.
+
+        Raises TapeError.
+        """
+        records.check_records(choices, self._choices_end, end_step, self._cpus)
+        self._chunk(chunks.CHOICES, records.encode_choices(choices, state_hash), self._choices_end, end_step)
+        self._choices_end = end_step
+
+    def events(self, events: Events, end_step: int, state_hash: int) -> None:
+        """All events from the last such call's end up to position `end_step`, at most `EVENTS_MAX`.
+
+        The choices of these steps must have been written. Raises TapeError.
+        """
+        first = self._events_end
+        assert first is not None, "begin comes first"
+        assert first <= end_step <= self._choices_end
+        assert len(events) <= EVENTS_MAX
+        if len(events):
+            assert first <= int(events.step[0]) <= int(events.step[-1]) < end_step
+            assert bool((np.diff(events.step.astype(np.int64)) >= 0).all()), "steps ascend"
+        self._chunk(chunks.EVENTS, encode_events(events, state_hash), first, end_step)
+        self._events_end = end_step
+
+    def checkpoint(
+        self, step: int, state: bytes, state_version: int, state_hash: int, pages: list[tuple[int, bytes]]
+    ) -> None:
+        """The whole machine at position `step`: everything but RAM, and the (page frame, 4096 bytes) not all zero.
+
+        A page that any earlier checkpoint had is not written again. Raises TapeError.
+        """
+        assert step == self._choices_end, "a checkpoint stands at the end of the choices"
+        numbers: list[int] = []
+        fresh: list[bytes] = []
+        for _, page in pages:
+            assert len(page) == PAGE_BYTES
+            key = blake2b(page, digest_size=HASH_BYTES).digest()
+            number = self._pages.get(key)
+            if number is None:
+                number = self._pages[key] = len(self._pages)
+                fresh.append(page)
+            numbers.append(number)
+        first = len(self._pages) - len(fresh)
+        for at in range(0, len(fresh), PAGES_MAX):
+            payload = records.encode_pages(first + at, b"".join(fresh[at : at + PAGES_MAX]))
+            self._chunk(chunks.PAGES, payload, step, step)
+        table = Checkpoint(
+            step, state_version, state_hash, state,
+            np.array([frame for frame, _ in pages], np.uint32), np.array(numbers, np.uint32),
+        )  # fmt: skip
+        self._chunk(chunks.CHECKPOINT, records.encode_checkpoint(table), step, step)
+
+    def finish(self, footer: TapeFooter) -> None:
+        """The footer; the tape is finished, safe on disk, and closed. Raises TapeError."""
+        assert footer.steps == self._choices_end
+        self._chunk(chunks.FOOTER, records.encode_footer(footer), footer.steps, footer.steps)
+        self.end()
+
+    def raw(self, kind: int, payload: bytes, first_step: int, end_step: int) -> None:
+        """A ready-made payload, unchecked: for copying chunks from tape to tape. Raises TapeError."""
+        if self._offset == 0:
+            self._write(MAGIC)
+        self._chunk(kind, payload, first_step, end_step)
+
+    def end(self) -> None:
+        """The closing magic behind the footer; the file is safe on disk and closed. Raises TapeError."""
+        self._write(MAGIC)
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # A device or pipe cannot be synced, and need not be.
+                self._fail(error)
+        self.close()
+
+    def _chunk(self, kind: int, payload: bytes, first_step: int, end_step: int) -> None:
+        if len(payload) > chunks.CHUNK_BYTES_MAX:
+            raise TapeError(f"{self.path}: a {chunks.KIND_NAMES[kind]} chunk of {len(payload)} bytes is too long")
+        header = chunks.pack_header(kind, payload, first_step=first_step, end_step=end_step, previous=self._previous)
+        assert len(header) == HEADER_BYTES
+        self._write(header + payload)
+        self._previous = header[-HASH_BYTES:]
+
+    def _write(self, data: bytes) -> None:
+        if self._failure is not None:
+            raise TapeError(self._failure)
+        assert self._open, "the tape is closed"
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            self._fail(error)
+        self._offset += len(data)
+
+    def _fail(self, error: OSError) -> None:
+        self._failure = (
+            f"cannot write {self.path}: {error.strerror}; it holds the run up to step {self._choices_end} as an "
+            "unfinished tape"
+        )
+        with contextlib.suppress(OSError):  # If the torn chunk stays, readers take it for a cut.
+            os.ftruncate(self._fd, self._offset)
+        raise TapeError(self._failure) from None

@@ -150,5 +150,5 @@ def decode(code: Buffer, *, bits: int = 32) -> tuple[str, int, str]:
     """(mnemonic, length in bytes, access) of the instruction at the front of `code` by the one instruction table;
     access is "", "R", "W" or "RW" for its explicit memory operand. Raises ValueError if it is not in the table."""
 
-def instructions() -> list[tuple[int, int, str, str, str, bool]]:
-    """The rows of the instruction table: (map, opcode, mnemonic, form, access, lockable)."""
+def instructions() -> list[tuple[int, int, int, str, str, str, bool]]:
+    """The rows of the instruction table: (map, opcode, extension or -1, mnemonic, form, access, lockable)."""

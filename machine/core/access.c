@@ -1,0 +1,146 @@
+#include "access.h"
+
+#include "apic.h"
+#include "mmu.h"
+#include "store_buffer.h"
+
+void fast_flush(struct cpu *c)
+{
+	for (int row = 0; row < 2; row++)
+		for (int i = 0; i < FAST_SLOTS; i++)
+			c->fast_rows[row][i].read_tag = c->fast_rows[row][i].write_tag = ~UINT64_C(0);
+	c->fetch_valid = false;
+}
+
+void fast_flush_page(struct cpu *c, uint64_t page)
+{
+	for (int row = 0; row < 2; row++) {
+		struct fast_entry *f = &c->fast_rows[row][page >> PAGE_SHIFT & (FAST_SLOTS - 1)];
+		if (f->read_tag == page || f->write_tag == page)
+			f->read_tag = f->write_tag = ~UINT64_C(0);
+	}
+	c->fetch_valid = false;
+}
+
+void fast_forbid_writes(struct cpu *c)
+{
+	for (int row = 0; row < 2; row++)
+		for (int i = 0; i < FAST_SLOTS; i++)
+			c->fast_rows[row][i].write_tag = ~UINT64_C(0);
+}
+
+/* A piece of an access that lies within one page and one cache line, or a whole locked or device access. */
+struct piece {
+	uint64_t addr;
+	uint64_t phys;
+	uint32_t size;
+};
+
+/* Bytes from `addr` that may go in one piece: an access is split where it leaves its cache line, so that no event and
+ * no buffered store covers two lines. A locked one stays whole unless it leaves its page. */
+static uint32_t piece_size(uint64_t addr, uint32_t size, bool locked)
+{
+	uint32_t unit = locked ? PAGE_SIZE : CACHE_LINE_SIZE;
+	uint32_t left = unit - (uint32_t)(addr & (unit - 1));
+	return size < left ? size : left;
+}
+
+/* Translates the whole access before any of it happens. At most two pieces, since size <= 8. */
+static enum status translate_pieces(struct cpu *c, uint64_t addr, uint32_t size, enum access_kind kind, bool user,
+				    struct piece pieces[2], int *count)
+{
+	bool locked = c->access_info & EVENT_LOCKED;
+	*count = 0;
+	while (size) {
+		assert(*count < 2);
+		struct piece *p = &pieces[*count];
+		p->addr = addr & 0xffffffff;
+		p->size = piece_size(addr, size, locked);
+		enum status status = mmu_translate(c, p->addr, kind, user, &p->phys);
+		if (status != STATUS_OK)
+			return status;
+		++*count;
+		addr += p->size;
+		size -= p->size;
+	}
+	return STATUS_OK;
+}
+
+static uint64_t piece_load(struct cpu *c, const struct piece *p, uint32_t info)
+{
+	struct machine *m = c->machine;
+	uint64_t value = size_mask(p->size);
+	if (memory_contains(&m->memory, p->phys, p->size)) {
+		value = store_buffer_read(c, p->phys, p->size, &info);
+	} else {
+		/* Uncached: waits until the own stores are out. */
+		store_buffer_drain_all(c);
+		info |= EVENT_DEVICE;
+		apic_read(c, p->phys, p->size, &value);
+	}
+	tap_event(c, EVENT_load, p->addr, p->phys, value, p->size, info);
+	return value;
+}
+
+static bool user_access(const struct cpu *c, uint32_t info)
+{
+	return cpu_privilege(c) == 3 && !(info & EVENT_IMPLICIT);
+}
+
+enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info, uint64_t *ret)
+{
+	struct piece pieces[2] = {{0}};
+	int count;
+	enum access_kind kind = for_write ? ACCESS_WRITE : ACCESS_READ;
+	enum status status = translate_pieces(c, addr, size, kind, user_access(c, info), pieces, &count);
+	if (status != STATUS_OK)
+		return status;
+	info |= c->access_info;
+	*ret = piece_load(c, &pieces[0], info);
+	if (count == 2)
+		*ret |= piece_load(c, &pieces[1], info) << pieces[0].size * 8;
+	return STATUS_OK;
+}
+
+static void piece_store(struct cpu *c, const struct piece *p, uint64_t value, uint32_t info)
+{
+	struct machine *m = c->machine;
+	value &= size_mask(p->size);
+	if (!memory_contains(&m->memory, p->phys, p->size)) {
+		store_buffer_drain_all(c);
+		tap_event(c, EVENT_store, p->addr, p->phys, value, p->size, info | EVENT_DEVICE | EVENT_DRAINED);
+		apic_write(c, p->phys, p->size, value);
+		return;
+	}
+	if (c->buffered && !(info & EVENT_LOCKED)) {
+		tap_event(c, EVENT_store, p->addr, p->phys, value, p->size, info);
+		store_buffer_push(c, p->addr, p->phys, p->size, value);
+		return;
+	}
+	memory_write(m, p->phys, &value, p->size);
+	tap_event(c, EVENT_store, p->addr, p->phys, value, p->size, info | EVENT_DRAINED);
+}
+
+enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint64_t value, uint32_t info)
+{
+	struct piece pieces[2] = {{0}};
+	int count;
+	enum status status = translate_pieces(c, addr, size, ACCESS_WRITE, user_access(c, info), pieces, &count);
+	if (status != STATUS_OK)
+		return status;
+	info |= c->access_info;
+	piece_store(c, &pieces[0], value, info);
+	if (count == 2)
+		piece_store(c, &pieces[1], value >> pieces[0].size * 8, info);
+	return STATUS_OK;
+}
+
+enum status access_probe_write(struct cpu *c, uint64_t addr, uint32_t size, bool implicit)
+{
+	bool user = user_access(c, implicit ? EVENT_IMPLICIT : 0);
+	uint64_t phys, last = addr + size - 1;
+	enum status status = mmu_translate(c, addr & 0xffffffff, ACCESS_WRITE, user, &phys);
+	if (status == STATUS_OK && (addr ^ last) >> PAGE_SHIFT)
+		status = mmu_translate(c, last & 0xffffffff, ACCESS_WRITE, user, &phys);
+	return status;
+}

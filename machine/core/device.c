@@ -1,0 +1,93 @@
+#include "device.h"
+
+#include <stdlib.h>
+
+#include "flags.h"
+#include "tap.h"
+
+enum { CONSOLE_SIZE_MAX = 16 << 20 };
+
+void console_deinit(struct console *console)
+{
+	free(console->text);
+	*console = (struct console){0};
+}
+
+/* The console is output only and no part of the machine's state. What does not fit is dropped. */
+static void console_put(struct console *console, char character)
+{
+	if (console->count == console->allocated) {
+		size_t allocated = console->allocated ? console->allocated * 2 : 4096;
+		char *text = allocated <= CONSOLE_SIZE_MAX ? realloc(console->text, allocated) : NULL;
+		if (!text)
+			return;
+		console->text = text;
+		console->allocated = allocated;
+	}
+	console->text[console->count++] = character;
+}
+
+static enum status console_out(struct cpu *c, uint64_t value)
+{
+	console_put(&c->machine->console, (char)value);
+	return STATUS_OK;
+}
+
+static enum status exit_out(struct cpu *c, uint64_t value)
+{
+	struct machine *m = c->machine;
+	tap_event(c, EVENT_exit, 0, 0, value, 0, 0);
+	m->s.ended = 1;
+	m->s.exit_status = value;
+	return STATUS_STOP;
+}
+
+static enum status choice_out(struct cpu *c, uint64_t value)
+{
+	if (!value)
+		return STATUS_OK; /* a choice among nothing: no question was asked */
+	c->s.choice_count = (uint32_t)value;
+	c->s.waiting = WAIT_CHOICE;
+	return STATUS_STOP;
+}
+
+static uint64_t choice_in(struct cpu *c)
+{
+	return c->s.choice_answer;
+}
+
+struct port {
+	uint32_t number;
+	uint32_t size;
+	uint64_t (*in)(struct cpu *c);
+	enum status (*out)(struct cpu *c, uint64_t value);
+};
+
+static const struct port ports[] = {
+	{0x00e9, 1, NULL, console_out},
+	{0x00f4, 4, NULL, exit_out},
+	{0x0510, 4, choice_in, choice_out},
+};
+
+static const struct port *port_find(uint32_t number, uint32_t size)
+{
+	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++)
+		if (ports[i].number == number && ports[i].size == size)
+			return &ports[i];
+	return NULL;
+}
+
+uint64_t port_in(struct cpu *c, uint32_t number, uint32_t size)
+{
+	const struct port *port = port_find(number, size);
+	uint64_t value = port && port->in ? port->in(c) : size_mask(size); /* nobody answers: all ones */
+	tap_event(c, EVENT_port_in, number, 0, value, size, 0);
+	return value;
+}
+
+enum status port_out(struct cpu *c, uint32_t number, uint32_t size, uint64_t value)
+{
+	const struct port *port = port_find(number, size);
+	tap_event(c, EVENT_port_out, number, 0, value, size, 0);
+	return port && port->out ? port->out(c, value) : STATUS_OK;
+}

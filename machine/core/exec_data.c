@@ -1,0 +1,390 @@
+/* Moves, conversions, stack and string instructions. SDM vol. 2. */
+#include "exec.h"
+#include "operand.h"
+
+ALWAYS_INLINE enum status mov_e_g(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	return e_set(c, op, size, memory, reg_get(c, op->reg, size));
+}
+HANDLERS(mov_e_g)
+
+ALWAYS_INLINE enum status mov_g_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t e;
+	TRY(e_get(c, op, size, memory, &e));
+	reg_set(c, op->reg, size, e);
+	return STATUS_OK;
+}
+HANDLERS(mov_g_e)
+
+ALWAYS_INLINE enum status mov_e_i(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	return e_set(c, op, size, memory, (uint64_t)op->immediate & size_mask(size));
+}
+HANDLERS(mov_e_i)
+
+ALWAYS_INLINE enum status mov_z_i(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	reg_set(c, op->reg, size, (uint64_t)op->immediate & size_mask(size));
+	return STATUS_OK;
+}
+HANDLERS(mov_z_i)
+
+/* MOV between the accumulator and an absolute offset: the E operand is that offset. */
+ALWAYS_INLINE enum status mov_a_o(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t value;
+	TRY(e_get(c, op, size, memory, &value));
+	reg_set(c, RAX, size, value);
+	return STATUS_OK;
+}
+HANDLERS(mov_a_o)
+
+ALWAYS_INLINE enum status mov_o_a(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	return e_set(c, op, size, memory, reg_get(c, RAX, size));
+}
+HANDLERS(mov_o_a)
+
+ALWAYS_INLINE enum status extend(struct cpu *c, const struct op *op, uint32_t size, bool memory, uint32_t from, bool sign)
+{
+	uint64_t e;
+	TRY(e_get(c, op, from, memory, &e));
+	reg_set(c, op->reg, size, sign ? (uint64_t)sign_extend(e, from) & size_mask(size) : e);
+	return STATUS_OK;
+}
+
+#define EXTEND(name, from, sign)                                                                       \
+	ALWAYS_INLINE enum status name(struct cpu *c, const struct op *op, uint32_t size, bool memory) \
+	{                                                                                              \
+		return extend(c, op, size, memory, from, sign);                                        \
+	}                                                                                              \
+	HANDLERS(name)
+
+EXTEND(movzx_g_eb, 1, false)
+EXTEND(movzx_g_ew, 2, false)
+EXTEND(movsx_g_eb, 1, true)
+EXTEND(movsx_g_ew, 2, true)
+
+ALWAYS_INLINE enum status lea_g_m(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	reg_set(c, op->reg, size, op_offset(c, op));
+	return STATUS_OK;
+}
+HANDLERS(lea_g_m)
+
+ALWAYS_INLINE enum status bswap_z(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	/* The 16-bit form is undefined; CPUs clear the register. */
+	reg_set(c, op->reg, size, size == 2 ? 0 : __builtin_bswap32((uint32_t)c->s.gpr[op->reg]));
+	return STATUS_OK;
+}
+HANDLERS(bswap_z)
+
+/* CBW, CWDE */
+ALWAYS_INLINE enum status cwde(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)memory;
+	reg_set(c, RAX, size, (uint64_t)sign_extend(reg_get(c, RAX, size / 2), size / 2));
+	return STATUS_OK;
+}
+HANDLERS(cwde)
+
+/* CWD, CDQ */
+ALWAYS_INLINE enum status cdq(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)memory;
+	reg_set(c, RDX, size, sign_extend(reg_get(c, RAX, size), size) < 0 ? size_mask(size) : 0);
+	return STATUS_OK;
+}
+HANDLERS(cdq)
+
+ALWAYS_INLINE enum status xlat(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	(void)memory;
+	uint64_t mask = op->address_size == 2 ? 0xffff : 0xffffffff, addr, value;
+	TRY(linear(c, op->segment, (c->s.gpr[RBX] + reg_get(c, RAX, 1)) & mask, 1, false, &addr));
+	TRY(mem_load(c, addr, 1, &value));
+	reg_set(c, RAX, 1, value);
+	return STATUS_OK;
+}
+HANDLERS(xlat)
+
+ALWAYS_INLINE enum status setcc_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	return e_set(c, op, size, memory, condition(c, op->opcode & 15));
+}
+HANDLERS(setcc_e)
+
+ALWAYS_INLINE enum status cmovcc_g_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t e;
+	TRY(e_get(c, op, size, memory, &e)); /* the load happens, and may fault, whatever the condition */
+	if (condition(c, op->opcode & 15))
+		reg_set(c, op->reg, size, e);
+	return STATUS_OK;
+}
+HANDLERS(cmovcc_g_e)
+
+ALWAYS_INLINE enum status push_z(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	return stack_push(c, size, reg_get(c, op->reg, size));
+}
+HANDLERS(push_z)
+
+ALWAYS_INLINE enum status push_i(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	return stack_push(c, size, (uint64_t)op->immediate & size_mask(size));
+}
+HANDLERS(push_i)
+
+ALWAYS_INLINE enum status push_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t e;
+	TRY(e_get(c, op, size, memory, &e));
+	return stack_push(c, size, e);
+}
+HANDLERS(push_e)
+
+ALWAYS_INLINE enum status pop_z(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	uint64_t value;
+	TRY(stack_peek(c, 0, size, &value));
+	stack_drop(c, size);
+	reg_set(c, op->reg, size, value); /* after the drop: POP ESP loads ESP */
+	return STATUS_OK;
+}
+HANDLERS(pop_z)
+
+ALWAYS_INLINE enum status pop_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t value, old = c->s.gpr[RSP];
+	TRY(stack_peek(c, 0, size, &value));
+	stack_drop(c, size); /* an ESP-based destination address uses the new ESP */
+	enum status status = e_set(c, op, size, memory, value);
+	if (status != STATUS_OK)
+		c->s.gpr[RSP] = old;
+	return status;
+}
+HANDLERS(pop_e)
+
+ALWAYS_INLINE enum status pusha(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)memory;
+	uint64_t old = c->s.gpr[RSP], addr;
+	TRY(linear(c, SS, (old - 8 * size) & stack_mask(c), 8 * size, true, &addr));
+	TRY(access_probe_write(c, addr, 8 * size, false));
+	for (uint32_t reg = 0; reg < 8; reg++) {
+		enum status status = stack_push(c, size, (reg == RSP ? old : c->s.gpr[reg]) & size_mask(size));
+		if (status != STATUS_OK) {
+			c->s.gpr[RSP] = old;
+			return status;
+		}
+	}
+	return STATUS_OK;
+}
+HANDLERS(pusha)
+
+ALWAYS_INLINE enum status popa(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)memory;
+	uint64_t value[8];
+	for (uint32_t i = 0; i < 8; i++)
+		TRY(stack_peek(c, i * size, size, &value[i]));
+	for (uint32_t i = 0; i < 8; i++)
+		if (7 - i != RSP)
+			reg_set(c, 7 - i, size, value[i]);
+	stack_drop(c, 8 * size);
+	return STATUS_OK;
+}
+HANDLERS(popa)
+
+ALWAYS_INLINE enum status enter(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	uint32_t level = op->selector & 31;
+	uint64_t old_sp = c->s.gpr[RSP], frame_base = c->s.gpr[RBP], addr, value;
+	uint32_t stored = (level + 1) * size;
+	TRY(linear(c, SS, (old_sp - stored) & stack_mask(c), stored, true, &addr));
+	TRY(access_probe_write(c, addr, stored, false));
+	TRY(stack_push(c, size, reg_get(c, RBP, size)));
+	uint64_t frame = c->s.gpr[RSP];
+	enum status status = STATUS_OK;
+	for (uint32_t i = 1; i < level && status == STATUS_OK; i++) {
+		frame_base -= size;
+		status = linear(c, SS, frame_base & stack_mask(c), size, false, &addr);
+		if (status == STATUS_OK)
+			status = mem_load(c, addr, size, &value);
+		if (status == STATUS_OK)
+			status = stack_push(c, size, value);
+	}
+	if (status == STATUS_OK && level)
+		status = stack_push(c, size, frame & size_mask(size));
+	if (status != STATUS_OK) {
+		c->s.gpr[RSP] = old_sp;
+		return status;
+	}
+	reg_set(c, RBP, size, frame);
+	stack_set(c, c->s.gpr[RSP] - (uint64_t)op->immediate);
+	return STATUS_OK;
+}
+HANDLERS(enter)
+
+ALWAYS_INLINE enum status leave(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)memory;
+	uint64_t frame = c->s.gpr[RBP] & stack_mask(c), addr, value;
+	TRY(linear(c, SS, frame, size, false, &addr));
+	TRY(mem_load(c, addr, size, &value));
+	stack_set(c, frame + size);
+	reg_set(c, RBP, size, value);
+	return STATUS_OK;
+}
+HANDLERS(leave)
+
+ALWAYS_INLINE enum status sahf(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	uint64_t low = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF;
+	flags_set_arithmetic(c, (c->s.gpr[RAX] >> 8 & low) | (flags_get(c) & FLAG_OF));
+	return STATUS_OK;
+}
+HANDLERS(sahf)
+
+ALWAYS_INLINE enum status lahf(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	reg_set(c, 4, 1, flags_get(c) & 0xff); /* AH */
+	return STATUS_OK;
+}
+HANDLERS(lahf)
+
+/* --- string instructions: with REP, each iteration is a step of its own, and faults and interrupts come between --- */
+
+struct string {
+	uint64_t mask;	   /* of ESI, EDI and ECX */
+	uint64_t step;	   /* what is added to the pointers */
+	bool repeated;
+};
+
+ALWAYS_INLINE struct string string_begin(const struct cpu *c, const struct op *op, uint32_t size)
+{
+	return (struct string){
+		.mask = op->address_size == 2 ? 0xffff : 0xffffffff,
+		.step = c->s.rflags & FLAG_DF ? 0 - (uint64_t)size : size,
+		.repeated = op->flags & (OP_REP | OP_REPNE),
+	};
+}
+
+ALWAYS_INLINE void pointer_advance(struct cpu *c, const struct string *s, uint32_t reg)
+{
+	c->s.gpr[reg] = (c->s.gpr[reg] & ~s->mask & 0xffffffff) | ((c->s.gpr[reg] + s->step) & s->mask);
+}
+
+/* Counts an iteration; STATUS_REPEAT (and rip back on this instruction) if more follow. */
+ALWAYS_INLINE enum status string_end(struct cpu *c, const struct op *op, const struct string *s, bool go_on)
+{
+	if (!s->repeated)
+		return STATUS_OK;
+	uint64_t count = (c->s.gpr[RCX] - 1) & s->mask;
+	c->s.gpr[RCX] = (c->s.gpr[RCX] & ~s->mask & 0xffffffff) | count;
+	if (!count || !go_on)
+		return STATUS_OK;
+	c->s.rip = (c->s.rip - op->length) & 0xffffffff;
+	return STATUS_REPEAT;
+}
+
+#define STRING_BEGIN(s)                                         \
+	(void)memory;                                           \
+	struct string s = string_begin(c, op, size);            \
+	if (s.repeated && !(c->s.gpr[RCX] & s.mask))            \
+		return STATUS_OK;
+
+ALWAYS_INLINE enum status movs(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	STRING_BEGIN(s)
+	uint64_t from, to, value;
+	TRY(linear(c, op->segment, c->s.gpr[RSI] & s.mask, size, false, &from));
+	TRY(linear(c, ES, c->s.gpr[RDI] & s.mask, size, true, &to));
+	TRY(mem_load(c, from, size, &value));
+	TRY(mem_store(c, to, size, value));
+	pointer_advance(c, &s, RSI);
+	pointer_advance(c, &s, RDI);
+	return string_end(c, op, &s, true);
+}
+HANDLERS(movs)
+
+ALWAYS_INLINE enum status stos(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	STRING_BEGIN(s)
+	uint64_t to;
+	TRY(linear(c, ES, c->s.gpr[RDI] & s.mask, size, true, &to));
+	TRY(mem_store(c, to, size, reg_get(c, RAX, size)));
+	pointer_advance(c, &s, RDI);
+	return string_end(c, op, &s, true);
+}
+HANDLERS(stos)
+
+ALWAYS_INLINE enum status lods(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	STRING_BEGIN(s)
+	uint64_t from, value;
+	TRY(linear(c, op->segment, c->s.gpr[RSI] & s.mask, size, false, &from));
+	TRY(mem_load(c, from, size, &value));
+	reg_set(c, RAX, size, value);
+	pointer_advance(c, &s, RSI);
+	return string_end(c, op, &s, true);
+}
+HANDLERS(lods)
+
+ALWAYS_INLINE void flags_compare(struct cpu *c, uint64_t a, uint64_t b, uint32_t size)
+{
+	uint64_t result = a - b;
+	flags_set_result(c, result, size);
+	c->s.cf = (a & size_mask(size)) < (b & size_mask(size));
+	c->s.of = ((a ^ b) & (a ^ result)) >> (size * 8 - 1) & 1;
+	c->s.af_source = a ^ b ^ result;
+}
+
+ALWAYS_INLINE enum status cmps(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	STRING_BEGIN(s)
+	uint64_t first, second, a, b;
+	TRY(linear(c, op->segment, c->s.gpr[RSI] & s.mask, size, false, &first));
+	TRY(linear(c, ES, c->s.gpr[RDI] & s.mask, size, false, &second));
+	TRY(mem_load(c, first, size, &a));
+	TRY(mem_load(c, second, size, &b));
+	flags_compare(c, a, b, size);
+	pointer_advance(c, &s, RSI);
+	pointer_advance(c, &s, RDI);
+	return string_end(c, op, &s, (a == b) == !!(op->flags & OP_REP));
+}
+HANDLERS(cmps)
+
+ALWAYS_INLINE enum status scas(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	STRING_BEGIN(s)
+	uint64_t at, a = reg_get(c, RAX, size), b;
+	TRY(linear(c, ES, c->s.gpr[RDI] & s.mask, size, false, &at));
+	TRY(mem_load(c, at, size, &b));
+	flags_compare(c, a, b, size);
+	pointer_advance(c, &s, RDI);
+	return string_end(c, op, &s, (a == b) == !!(op->flags & OP_REP));
+}
+HANDLERS(scas)

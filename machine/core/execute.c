@@ -1,0 +1,81 @@
+#include "execute.h"
+
+#include "access.h"
+#include "decode.h"
+#include "exec.h"
+#include "interrupt.h"
+
+static bool must_drain(const struct cpu *c, const struct op *op)
+{
+	return op->flags & OP_DRAIN || (op->flags & OP_STORES && c->s.store_count >= c->machine->store_capacity);
+}
+
+/* Whether the next instruction has to wait for the own store buffer. Decided before anything of the instruction
+ * happens, not even a page walk: waiting is not a step and must leave no trace. */
+static bool blocked(struct cpu *c)
+{
+	const struct op *op = decode_peek(c);
+	return op && must_drain(c, op);
+}
+
+static const struct op *fetch(struct cpu *c)
+{
+	uint64_t offset = c->s.rip - c->fetch_page_rip;
+	if (likely(c->fetch_valid && offset < PAGE_SIZE)) {
+		uint32_t slot = c->fetch_code->slot[offset];
+		if (likely(slot))
+			return &c->machine->code->ops[slot - 1];
+	}
+	return decode_fetch(c);
+}
+
+static enum status execute_locked(struct cpu *c, const struct op *op)
+{
+	c->access_info = EVENT_LOCKED;
+	enum status status = op->handler(c, op);
+	c->access_info = 0;
+	return status;
+}
+
+enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
+{
+	struct machine *m = c->machine;
+	if (c->s.waiting || m->s.ended)
+		return RUN_WAITING;
+	while (m->step < step_end) {
+		if (unlikely(c->s.store_count) && blocked(c))
+			return RUN_BLOCKED;
+		uint64_t start = c->s.rip;
+		c->pc = (c->s.segment[CS].base + start) & 0xffffffff;
+		const struct op *op = fetch(c);
+		enum status status = STATUS_FAULT;
+		if (likely(op != NULL)) {
+			c->s.rip = (start + op->length) & 0xffffffff;
+			status = unlikely(op->flags & OP_LOCK) ? execute_locked(c, op) : op->handler(c, op);
+		}
+		if (likely(status == STATUS_OK)) {
+			c->s.retired++;
+			m->step++;
+		} else if (status == STATUS_REPEAT) {
+			m->step++;
+		} else if (status == STATUS_FAULT) {
+			c->s.rip = start;
+			exception_deliver(c);
+			m->step++;
+			if (m->s.ended)
+				return RUN_WAITING;
+		} else {
+			c->s.retired++;
+			m->step++;
+			if (status == STATUS_STOP)
+				return RUN_WAITING;
+			if (status == STATUS_TRACE)
+				return RUN_TRACE;
+			if (stop_at_pause)
+				return RUN_PAUSE;
+		}
+		if (unlikely(tap_full(&m->tap)))
+			return RUN_EVENTS;
+	}
+	return RUN_STEPS;
+}

@@ -1,0 +1,51 @@
+/* Running CPUs: the hot loop, and plans (docs/tape-format.md, "plan records") on top of it. */
+#ifndef RACETAPE_EXECUTE_H
+#define RACETAPE_EXECUTE_H
+
+#include "machine.h"
+
+enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO };
+enum { PLAN_HOLD = 1 };
+
+#define STOPS(STOP)    \
+	STOP(plan)     \
+	STOP(steps)    \
+	STOP(events)   \
+	STOP(exit)     \
+	STOP(idle)     \
+	STOP(choice)   \
+	STOP(shutdown) \
+	STOP(trace)    \
+	STOP(diverged) \
+	STOP(blocked)
+
+enum stop {
+#define STOP(name) STOP_##name,
+	STOPS(STOP)
+#undef STOP
+	STOP_COUNT
+};
+
+/* Why cpu_run came back. */
+enum run_end {
+	RUN_STEPS,   /* as many steps as were asked for */
+	RUN_BLOCKED, /* the next instruction has to wait for the CPU's own store buffer */
+	RUN_WAITING, /* the CPU waits (halt, choice, start) or the machine has ended */
+	RUN_PAUSE,   /* after PAUSE, if the caller wants to know */
+	RUN_EVENTS,  /* the tap is full */
+	RUN_TRACE,   /* after the tracepoint the caller waits for */
+};
+
+/* Executes instructions of `c` until `step_end` at most. */
+enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause);
+
+struct plan_cursor {
+	uint64_t index; /* of the current record */
+	uint64_t done;	/* steps already taken of it */
+};
+
+/* See Machine.execute in _core.pyi. */
+enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64_t count, struct plan_cursor *cursor,
+		       uint64_t step_max, bool exact);
+
+#endif

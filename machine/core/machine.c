@@ -1,0 +1,77 @@
+#include "machine.h"
+
+#include <stdlib.h>
+
+#include "access.h"
+#include "decode.h"
+#include "device.h"
+#include "flags.h"
+#include "memory.h"
+#include "segment.h"
+#include "store_buffer.h"
+
+enum { EVENT_CAPACITY_DEFAULT = 1 << 16, BOOT_PARAMS = 0x10000 };
+
+struct machine *machine_create(uint32_t cpu_count, uint64_t ram_bytes, uint32_t store_capacity)
+{
+	assert(cpu_count >= 1 && cpu_count <= CPU_MAX);
+	assert(store_capacity >= 1 && store_capacity <= STORE_BUFFER_MAX);
+	struct machine *m = calloc(1, sizeof(*m));
+	if (!m)
+		return NULL;
+	m->cpu_count = cpu_count;
+	m->store_capacity = store_capacity;
+	m->choices.on = true;
+	m->cpus = calloc(cpu_count, sizeof(struct cpu));
+	if (!m->cpus || !memory_init(&m->memory, ram_bytes))
+		goto fail;
+	m->code = decode_cache_create(m->memory.page_count);
+	if (!m->code || !tap_set_capacity(&m->tap, EVENT_CAPACITY_DEFAULT))
+		goto fail;
+	for (uint32_t i = 0; i < cpu_count; i++) {
+		struct cpu *c = &m->cpus[i];
+		c->machine = m;
+		c->number = i;
+		cpu_start(c, 0);
+		if (i)
+			c->s.waiting = WAIT_START;
+	}
+	return m;
+fail:
+	machine_destroy(m);
+	return NULL;
+}
+
+void machine_destroy(struct machine *m)
+{
+	if (!m)
+		return;
+	memory_deinit(&m->memory);
+	decode_cache_destroy(m->code);
+	tap_deinit(&m->tap);
+	console_deinit(&m->console);
+	free(m->choices.records);
+	free(m->cpus);
+	free(m);
+}
+
+void cpu_start(struct cpu *c, uint64_t entry)
+{
+	struct apic apic = c->s.apic;
+	c->s = (struct cpu_state){.rip = entry, .rflags = FLAG_ONE, .cr0 = CR0_PE | CR0_ET, .apic = apic};
+	flags_set(c, FLAG_ONE);
+	c->s.shadow_mark = UINT64_MAX;
+	c->s.gpr[RSI] = BOOT_PARAMS;
+	for (uint32_t i = 0; i < SEGMENT_COUNT; i++)
+		c->s.segment[i] = segment_flat(i == CS ? 0x10 : 0x18, i == CS);
+	cpu_refresh(c);
+}
+
+void cpu_refresh(struct cpu *c)
+{
+	fast_flush(c);
+	c->fast = c->fast_rows[cpu_privilege(c) == 3];
+	c->access_info = 0;
+	c->hold = false;
+	store_buffer_update_mode(c);
+}

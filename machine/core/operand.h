@@ -1,0 +1,175 @@
+/* Operands of instructions: registers, effective addresses, and the macros that make a handler's size variants. */
+#ifndef RACETAPE_OPERAND_H
+#define RACETAPE_OPERAND_H
+
+#include "access.h"
+#include "flags.h"
+#include "op.h"
+
+/* Returns from the enclosing handler unless `expression` is STATUS_OK. */
+#define TRY(expression)                                      \
+	do {                                                 \
+		enum status try_status = (expression);       \
+		if (unlikely(try_status != STATUS_OK))       \
+			return try_status;                   \
+	} while (0)
+
+static inline enum status fault_raise(struct cpu *c, uint8_t vector)
+{
+	c->fault = (struct fault){.vector = vector};
+	return STATUS_FAULT;
+}
+
+static inline enum status fault_raise_error(struct cpu *c, uint8_t vector, uint32_t error)
+{
+	c->fault = (struct fault){.vector = vector, .has_error = true, .error = error};
+	return STATUS_FAULT;
+}
+
+ALWAYS_INLINE uint64_t reg_get(const struct cpu *c, uint32_t reg, uint32_t size)
+{
+	switch (size) {
+	case 1: return reg < 4 ? c->s.gpr[reg] & 0xff : c->s.gpr[reg - 4] >> 8 & 0xff; /* AH, CH, DH, BH */
+	case 2: return c->s.gpr[reg] & 0xffff;
+	case 4: return (uint32_t)c->s.gpr[reg];
+	default: return c->s.gpr[reg];
+	}
+}
+
+ALWAYS_INLINE void reg_set(struct cpu *c, uint32_t reg, uint32_t size, uint64_t value)
+{
+	switch (size) {
+	case 1:
+		if (reg < 4)
+			c->s.gpr[reg] = (c->s.gpr[reg] & ~UINT64_C(0xff)) | (value & 0xff);
+		else
+			c->s.gpr[reg - 4] = (c->s.gpr[reg - 4] & ~UINT64_C(0xff00)) | (value & 0xff) << 8;
+		break;
+	case 2: c->s.gpr[reg] = (c->s.gpr[reg] & ~UINT64_C(0xffff)) | (value & 0xffff); break;
+	case 4: c->s.gpr[reg] = (uint32_t)value; break;
+	default: c->s.gpr[reg] = value; break;
+	}
+}
+
+/* Rights and limit of a segment that is not flat. */
+enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write);
+
+ALWAYS_INLINE uint64_t op_offset(const struct cpu *c, const struct op *op)
+{
+	uint64_t offset = c->s.gpr[op->base] + (c->s.gpr[op->index] << op->scale) + (uint64_t)(int64_t)op->displacement;
+	return op->address_size == 2 ? offset & 0xffff : offset & 0xffffffff;
+}
+
+ALWAYS_INLINE enum status linear(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write, uint64_t *ret)
+{
+	const struct segment_register *s = &c->s.segment[segment];
+	if (unlikely(!(s->flags & SEGMENT_FLAT)))
+		TRY(segment_check(c, segment, offset, size, write));
+	*ret = (s->base + offset) & 0xffffffff;
+	return STATUS_OK;
+}
+
+ALWAYS_INLINE enum status op_address(struct cpu *c, const struct op *op, uint32_t size, bool write, uint64_t *ret)
+{
+	return linear(c, op->segment, op_offset(c, op), size, write, ret);
+}
+
+/* The E operand, read only. */
+ALWAYS_INLINE enum status e_get(struct cpu *c, const struct op *op, uint32_t size, bool memory, uint64_t *ret)
+{
+	if (!memory) {
+		*ret = reg_get(c, op->rm, size);
+		return STATUS_OK;
+	}
+	uint64_t addr;
+	TRY(op_address(c, op, size, false, &addr));
+	return mem_load(c, addr, size, ret);
+}
+
+/* The E operand, to be written back to *addr by e_put. */
+ALWAYS_INLINE enum status e_get_for_write(struct cpu *c, const struct op *op, uint32_t size, bool memory, uint64_t *addr,
+					  uint64_t *ret)
+{
+	*addr = 0;
+	if (!memory) {
+		*ret = reg_get(c, op->rm, size);
+		return STATUS_OK;
+	}
+	TRY(op_address(c, op, size, true, addr));
+	return mem_load_for_write(c, *addr, size, ret);
+}
+
+ALWAYS_INLINE enum status e_put(struct cpu *c, const struct op *op, uint32_t size, bool memory, uint64_t addr, uint64_t value)
+{
+	if (!memory) {
+		reg_set(c, op->rm, size, value);
+		return STATUS_OK;
+	}
+	return mem_store(c, addr, size, value);
+}
+
+/* The E operand, write only. */
+ALWAYS_INLINE enum status e_set(struct cpu *c, const struct op *op, uint32_t size, bool memory, uint64_t value)
+{
+	uint64_t addr = 0;
+	if (memory)
+		TRY(op_address(c, op, size, true, &addr));
+	return e_put(c, op, size, memory, addr, value);
+}
+
+ALWAYS_INLINE uint32_t stack_mask(const struct cpu *c)
+{
+	return c->s.segment[SS].flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
+}
+
+ALWAYS_INLINE void stack_set(struct cpu *c, uint64_t pointer)
+{
+	uint64_t mask = stack_mask(c);
+	c->s.gpr[RSP] = (c->s.gpr[RSP] & ~mask & 0xffffffff) | (pointer & mask);
+}
+
+ALWAYS_INLINE enum status stack_push(struct cpu *c, uint32_t size, uint64_t value)
+{
+	uint64_t pointer = (c->s.gpr[RSP] - size) & stack_mask(c), addr;
+	TRY(linear(c, SS, pointer, size, true, &addr));
+	TRY(mem_store(c, addr, size, value));
+	stack_set(c, pointer);
+	return STATUS_OK;
+}
+
+/* Reads `size` bytes `depth` bytes above the stack pointer, without moving it. */
+ALWAYS_INLINE enum status stack_peek(struct cpu *c, uint32_t depth, uint32_t size, uint64_t *ret)
+{
+	uint64_t addr;
+	TRY(linear(c, SS, (c->s.gpr[RSP] + depth) & stack_mask(c), size, false, &addr));
+	return mem_load(c, addr, size, ret);
+}
+
+ALWAYS_INLINE void stack_drop(struct cpu *c, uint32_t size)
+{
+	stack_set(c, c->s.gpr[RSP] + size);
+}
+
+/* A handler body is written once as
+ *     ALWAYS_INLINE enum status name(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+ * and made into the table entry `name_handlers` by one of these. */
+#define VARIANT(name, size, suffix, memory)                                              \
+	static enum status name##_##suffix(struct cpu *c, const struct op *op)           \
+	{                                                                                \
+		return name(c, op, size, memory);                                        \
+	}
+/* 8, 16 and 32 bits, register and memory. */
+#define HANDLERS(name)                                                                   \
+	VARIANT(name, 1, r1, false) VARIANT(name, 2, r2, false) VARIANT(name, 4, r4, false) \
+	VARIANT(name, 1, m1, true) VARIANT(name, 2, m2, true) VARIANT(name, 4, m4, true) \
+	const struct handlers name##_handlers = {{{name##_r1, name##_r2, name##_r4, NULL}, {name##_m1, name##_m2, name##_m4, NULL}}};
+/* One function for all, looking at op->size and op->flags itself. */
+#define HANDLERS_ANY(name)                                                               \
+	static enum status name##_any(struct cpu *c, const struct op *op)                \
+	{                                                                                \
+		return name(c, op, op->size, op->flags & OP_MEMORY);                     \
+	}                                                                                \
+	const struct handlers name##_handlers = {{{name##_any, name##_any, name##_any, name##_any}, \
+						  {name##_any, name##_any, name##_any, name##_any}}};
+
+#endif

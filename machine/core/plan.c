@@ -1,0 +1,262 @@
+/* Plans: what runs next, as data. Exact plans replay a tape; tentative ones are what strategies propose. */
+#include <stdlib.h>
+
+#include "apic.h"
+#include "execute.h"
+#include "interrupt.h"
+#include "store_buffer.h"
+#include "tap.h"
+#include "tlb.h"
+
+/* Appends to the log of exact choices, merging runs and drains that go on. */
+static void log_choice(struct machine *m, uint8_t op, uint8_t cpu, uint16_t flags, uint64_t arg)
+{
+	struct choice_log *log = &m->choices;
+	if (!log->on || log->failed)
+		return;
+	if (log->count && (op == PLAN_RUN || op == PLAN_DRAIN)) {
+		struct plan_record *last = &log->records[log->count - 1];
+		if (last->op == op && last->cpu == cpu && last->flags == flags) {
+			last->arg += arg;
+			return;
+		}
+	}
+	if (log->count == log->allocated) {
+		size_t allocated = log->allocated ? log->allocated * 2 : 1024;
+		struct plan_record *records = realloc(log->records, allocated * sizeof(*records));
+		if (!records) {
+			log->failed = true;
+			return;
+		}
+		log->records = records;
+		log->allocated = allocated;
+	}
+	log->records[log->count++] = (struct plan_record){.op = op, .cpu = cpu, .flags = flags, .arg = arg};
+}
+
+static void set_hold(struct cpu *c, bool hold)
+{
+	c->hold = hold;
+	store_buffer_update_mode(c);
+}
+
+static enum run_end run(struct cpu *c, uint64_t step_end, bool hold, bool stop_at_pause)
+{
+	struct machine *m = c->machine;
+	uint64_t first = m->step;
+	set_hold(c, hold);
+	enum run_end end = cpu_run(c, step_end, stop_at_pause);
+	set_hold(c, false);
+	if (m->step != first)
+		log_choice(m, PLAN_RUN, (uint8_t)c->number, hold ? PLAN_HOLD : 0, m->step - first);
+	return end;
+}
+
+static void drain_step(struct cpu *c)
+{
+	store_buffer_drain_one(c);
+	c->machine->step++;
+	log_choice(c->machine, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
+}
+
+static bool irq_step(struct cpu *c, uint64_t vector)
+{
+	struct machine *m = c->machine;
+	if (vector > 255 || !apic_can_deliver(c, (uint8_t)vector))
+		return false;
+	c->pc = (c->s.segment[CS].base + c->s.rip) & 0xffffffff;
+	tap_event(c, EVENT_interrupt, 0, 0, 0, 0, (uint32_t)vector);
+	apic_accept(c, (uint8_t)vector);
+	if (interrupt_deliver(c, (uint8_t)vector, SOURCE_EXTERNAL, false, 0) != STATUS_OK)
+		exception_deliver(c);
+	m->step++;
+	log_choice(m, PLAN_IRQ, (uint8_t)c->number, 0, vector);
+	return true;
+}
+
+static bool choice_step(struct cpu *c, uint64_t answer)
+{
+	struct machine *m = c->machine;
+	if (c->s.waiting != WAIT_CHOICE || answer >= c->s.choice_count)
+		return false;
+	c->pc = (c->s.segment[CS].base + c->s.rip) & 0xffffffff;
+	tap_event(c, EVENT_choice, c->s.choice_count, 0, answer, 0, 0);
+	c->s.choice_answer = (uint32_t)answer;
+	c->s.waiting = WAIT_NONE;
+	m->step++;
+	log_choice(m, PLAN_CHOICE, (uint8_t)c->number, 0, answer);
+	return true;
+}
+
+static bool evict_step(struct cpu *c, uint64_t page)
+{
+	struct machine *m = c->machine;
+	c->pc = (c->s.segment[CS].base + c->s.rip) & 0xffffffff;
+	if (!tlb_evict(c, page))
+		return false;
+	m->step++;
+	log_choice(m, PLAN_EVICT, (uint8_t)c->number, 0, page);
+	return true;
+}
+
+static bool runnable(const struct cpu *c)
+{
+	return c->s.waiting == WAIT_NONE;
+}
+
+static struct cpu *first_with_stores(struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		if (m->cpus[i].s.store_count)
+			return &m->cpus[i];
+	return NULL;
+}
+
+/* The default schedule: the CPU that runs goes on until it waits or spins (PAUSE), then the next in turn (after a wait:
+ * the lowest). Pending IPIs come first; stores drain when an instruction waits for them. With every CPU waiting the
+ * lowest one with an armed timer gets a tick. */
+static enum stop auto_execute(struct machine *m, uint64_t step_end)
+{
+	while (m->step < step_end) {
+		if (m->s.ended)
+			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		if (tap_full(&m->tap))
+			return STOP_events;
+		struct cpu *chosen = NULL;
+		bool waits_for_choice = false;
+		for (uint32_t i = 0; i < m->cpu_count && !chosen; i++) {
+			struct cpu *c = &m->cpus[(m->auto_cpu + i) % m->cpu_count];
+			waits_for_choice |= c->s.waiting == WAIT_CHOICE;
+			if (runnable(c) || apic_pending(c) >= 0)
+				chosen = c;
+		}
+		if (!chosen && waits_for_choice)
+			return STOP_choice;
+		for (uint32_t i = 0; i < m->cpu_count && !chosen; i++) {
+			struct cpu *c = &m->cpus[i];
+			int vector = apic_timer_vector(c);
+			if (vector >= 0 && irq_step(c, (uint64_t)vector))
+				chosen = c;
+		}
+		if (!chosen) {
+			/* Nothing runs; what is still buffered reaches memory all the same. */
+			struct cpu *holder = first_with_stores(m);
+			if (!holder)
+				return STOP_idle;
+			drain_step(holder);
+			continue;
+		}
+		m->auto_cpu = chosen->number;
+		int pending = apic_pending(chosen);
+		if (pending >= 0) {
+			irq_step(chosen, (uint64_t)pending);
+			continue;
+		}
+		enum run_end end = run(chosen, step_end, false, true);
+		switch (end) {
+		case RUN_BLOCKED: drain_step(chosen); break;
+		case RUN_PAUSE: m->auto_cpu = (chosen->number + 1) % m->cpu_count; break;
+		case RUN_WAITING: m->auto_cpu = 0; break;
+		case RUN_TRACE: return STOP_trace;
+		case RUN_STEPS:
+		case RUN_EVENTS: break;
+		}
+	}
+	return STOP_steps;
+}
+
+/* One record, from `cursor->done` on. STOP_plan: the record is finished. */
+static enum stop record_execute(struct machine *m, const struct plan_record *r, uint64_t *done, uint64_t step_max, bool exact)
+{
+	struct cpu *c = &m->cpus[r->cpu];
+	bool applied = true;
+	uint64_t first = m->step;
+	switch (r->op) {
+	case PLAN_RUN: {
+		uint64_t left = r->arg - *done, room = step_max - m->step;
+		uint64_t step_end = m->step + (left < room ? left : room);
+		while (m->step < step_end) {
+			enum run_end end = run(c, step_end, r->flags & PLAN_HOLD, !exact);
+			if (end == RUN_BLOCKED && !exact) {
+				drain_step(c);
+				if (tap_full(&m->tap))
+					end = RUN_EVENTS;
+			}
+			*done += m->step - first;
+			first = m->step;
+			if (end == RUN_TRACE)
+				return STOP_trace;
+			if (end == RUN_EVENTS)
+				return STOP_events;
+			if (end == RUN_BLOCKED && exact)
+				return STOP_blocked;
+			if (end == RUN_WAITING && *done < r->arg && exact)
+				return STOP_diverged;
+			if (end == RUN_WAITING || end == RUN_PAUSE)
+				return STOP_plan;
+		}
+		return *done >= r->arg ? STOP_plan : STOP_steps;
+	}
+	case PLAN_DRAIN:
+		while (*done < r->arg) {
+			if (!c->s.store_count)
+				return exact ? STOP_diverged : STOP_plan;
+			if (m->step >= step_max)
+				return STOP_steps;
+			drain_step(c);
+			++*done;
+			if (tap_full(&m->tap))
+				return STOP_events;
+		}
+		return STOP_plan;
+	case PLAN_IRQ: applied = irq_step(c, r->arg); break;
+	case PLAN_CHOICE: applied = choice_step(c, r->arg); break;
+	case PLAN_EVICT: applied = evict_step(c, r->arg); break;
+	case PLAN_AUTO: {
+		if (exact)
+			return STOP_diverged;
+		uint64_t left = r->arg - *done, room = step_max - m->step;
+		enum stop stop = auto_execute(m, m->step + (left < room ? left : room));
+		*done += m->step - first;
+		if (stop == STOP_steps && *done >= r->arg)
+			return STOP_plan;
+		return stop;
+	}
+	default: return exact ? STOP_diverged : STOP_plan;
+	}
+	if (applied)
+		*done = 1;
+	return !applied && exact ? STOP_diverged : STOP_plan;
+}
+
+enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64_t count, struct plan_cursor *cursor,
+		       uint64_t step_max, bool exact)
+{
+	while (cursor->index < count) {
+		if (m->s.ended && !exact)
+			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		if (m->step >= step_max)
+			return STOP_steps;
+		if (tap_full(&m->tap))
+			return STOP_events;
+		const struct plan_record *r = &plan[cursor->index];
+		if (r->cpu >= m->cpu_count) {
+			if (exact)
+				return STOP_diverged;
+			cursor->index++;
+			continue;
+		}
+		enum stop stop = record_execute(m, r, &cursor->done, step_max, exact);
+		/* A run or drain may end on its last step for another reason too: a full tap, a tracepoint. */
+		bool counted = r->op == PLAN_RUN || r->op == PLAN_DRAIN;
+		if (stop == STOP_plan || (counted && cursor->done >= r->arg)) {
+			cursor->index++;
+			cursor->done = 0;
+		}
+		if (stop != STOP_plan)
+			return stop;
+	}
+	if (m->s.ended)
+		return m->s.shutdown ? STOP_shutdown : STOP_exit;
+	return STOP_plan;
+}

@@ -1,0 +1,26 @@
+/* The store buffer of a CPU: x86-TSO (Owens, Sarkar, Sewell, TPHOLs 2009), bytes instead of words.
+ *
+ * A FIFO of stores that have been issued and are not yet visible to others. Loads of the own CPU take each byte from
+ * the youngest buffered store that covers it, else from memory.
+ */
+#ifndef RACETAPE_STORE_BUFFER_H
+#define RACETAPE_STORE_BUFFER_H
+
+#include "flags.h"
+#include "memory.h"
+#include "tap.h"
+
+void store_buffer_push(struct cpu *c, uint64_t addr, uint64_t phys, uint32_t size, uint64_t value);
+/* Writes the oldest store to memory and records the drain; the buffer must not be empty. Takes no step by itself. */
+void store_buffer_drain_one(struct cpu *c);
+void store_buffer_drain_all(struct cpu *c);
+bool store_buffer_overlaps(const struct cpu *c, uint64_t phys, uint32_t size);
+/* Value at `phys` (within RAM) as this CPU sees it; sets *info to EVENT_FORWARDED or EVENT_MERGED where it applies. */
+uint64_t store_buffer_read(const struct cpu *c, uint64_t phys, uint32_t size, uint32_t *info);
+
+ALWAYS_INLINE void store_buffer_update_mode(struct cpu *c)
+{
+	c->buffered = c->s.store_count || c->hold;
+}
+
+#endif

@@ -1,0 +1,40 @@
+/* The event tap: what happened, in columns. Schema: event.def. */
+#ifndef RACETAPE_TAP_H
+#define RACETAPE_TAP_H
+
+#include "machine.h"
+
+enum event_kind {
+#define EVENT(number, name, doc) EVENT_##name = number,
+#include "event.def"
+#undef EVENT
+};
+
+enum event_info {
+	EVENT_FORWARDED = 1,
+	EVENT_MERGED = 2,
+	EVENT_LOCKED = 4,
+	EVENT_DRAINED = 8,
+	EVENT_DEVICE = 16,
+	EVENT_IMPLICIT = 32,
+};
+
+/* Returns false if memory is short; the old buffers then stay. Drops unread events. */
+bool tap_set_capacity(struct tap *tap, uint32_t event_count);
+void tap_deinit(struct tap *tap);
+void tap_append(struct machine *m, uint32_t cpu, uint64_t pc, enum event_kind kind, uint64_t addr, uint64_t phys,
+		uint64_t value, uint32_t size, uint32_t info);
+
+ALWAYS_INLINE void tap_event(struct cpu *c, enum event_kind kind, uint64_t addr, uint64_t phys, uint64_t value,
+			     uint32_t size, uint32_t info)
+{
+	if (unlikely(c->machine->tap.on))
+		tap_append(c->machine, c->number, c->pc, kind, addr, phys, value, size, info);
+}
+
+ALWAYS_INLINE bool tap_full(const struct tap *tap)
+{
+	return tap->count >= tap->capacity;
+}
+
+#endif

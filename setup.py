@@ -1,0 +1,51 @@
+"""Build: the C11 core as a limited-API extension, and the guest images beside it.
+
+RACETAPE_BUILD=debug turns warnings into errors, RACETAPE_BUILD=sanitize builds with ASan and UBSan as well.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import subprocess
+import sys
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+FLAGS = {
+    "release": ["-O3"],
+    "debug": ["-O3", "-Werror"],
+    "sanitize": ["-O1", "-g", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+}
+
+
+class BuildExtensionAndImages(build_ext):
+    """Asserts stay on: Python's own flags define NDEBUG, ours undefine it."""
+
+    def run(self) -> None:
+        super().run()
+        images = "machine/images" if self.inplace else os.path.join(self.build_lib, "machine", "images")
+        subprocess.run([sys.executable, "-m", "machine.images", "--output", images], check=True)
+
+
+build = os.environ.get("RACETAPE_BUILD", "release")
+core = Extension(
+    "machine._core",
+    sources=sorted(glob.glob("machine/core/*.c")),
+    depends=sorted(glob.glob("machine/core/*.h") + glob.glob("machine/core/*.def")),
+    py_limited_api=True,
+    extra_compile_args=["-std=c11", "-Wall", "-Wextra", "-UNDEBUG", "-fvisibility=hidden", *FLAGS[build]],
+    extra_link_args=[flag for flag in FLAGS[build] if flag.startswith("-fsanitize")],
+)
+
+setup(
+    packages=find_packages(include=["racetape*", "debugger*", "replayer*", "recorder*", "traces*", "machine*"]),
+    package_data={
+        "machine": ["_core.pyi", "py.typed", "guest/**/*"],
+        "racetape": ["py.typed"],
+    },
+    ext_modules=[core],
+    cmdclass={"build_ext": BuildExtensionAndImages},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -156,7 +156,7 @@ class Symbols:
         try:
             return self._read(address, size)
         except (LookupError, ValueError) as error:
-            bad = error.args[0] if error.args and isinstance(error.args[0], int) else address
+            bad = next((value for value in error.args if isinstance(value, int)), address)
             raise ExpressionError(f"cannot read guest memory at {bad:#x}") from error
 
     # -- code --
@@ -312,7 +312,7 @@ class Symbols:
         """
         try:
             while expression.type_.unaliased_kind() == drgn.TypeKind.STRUCT:
-                members = expression.type_.unaliased().members or ()
+                members: Any = expression.type_.unaliased().members or ()
                 if len(members) != 1 or members[0].name is None:
                     raise ExpressionError(f"a {expression.type_.type_name()} is no integer")
                 expression = expression.member_(members[0].name)

@@ -1,0 +1,196 @@
+"""Registers, CPUs, source, backtrace, events: what the machine looks like at this moment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from debugger.commands.arguments import complete_symbol, count_of, nothing
+from debugger.registry import REGISTRY
+from machine.errors import ExpressionError, ImageError, UsageError
+from traces import Event
+
+if TYPE_CHECKING:
+    from debugger.session import Session
+
+TOPIC = "The machine at this moment"
+FLAGS = ((0, "CF"), (2, "PF"), (4, "AF"), (6, "ZF"), (7, "SF"), (8, "TF"), (9, "IF"), (10, "DF"), (11, "OF"))
+NAMES_32 = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "eflags")
+NAMES_64 = (
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags",
+)  # fmt: skip
+NAMES_SYSTEM = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4", "cpl")
+LIST_LINES = 10
+EVENT_STEPS_DEFAULT = 8
+EVENT_STEPS_MAX = 2000
+
+
+def _register_row(session: Session, name: str, values: dict[str, int]) -> str:
+    value = int(session.symbols.value(session.symbols.evaluate(f"${name}", values)))
+    note = str(value)
+    if name in ("eflags", "rflags"):
+        note = f"[ {' '.join(text for bit, text in FLAGS if value >> bit & 1)} ]"
+    elif name in ("eip", "rip", "esp", "rsp", "ebp", "rbp") or value >= 0x1000:
+        known = session.symbols.symbolise(value)
+        note = str(value) if known.startswith("0x") else f"<{known}>"
+    return f"{name:<8} {value:#x}".ljust(24) + note
+
+
+@REGISTRY.command(
+    "info registers", arguments="[NAME ...]", shortest="i r", topic=TOPIC,
+    examples=("info registers", "info registers eip cr3", "i r"),
+)  # fmt: skip
+def info_registers(session: Session, arguments: str) -> str:
+    """Show the selected CPU's registers."""
+    values = session.registers()
+    names = [name.lower().lstrip("$") for name in arguments.replace(",", " ").split()]
+    general = NAMES_32 if session.symbols.bits == 32 else NAMES_64
+    return "\n".join(_register_row(session, name, values) for name in names or (*general, *NAMES_SYSTEM))
+
+
+@REGISTRY.command("info cpus", shortest="i c", aliases=("info threads",), topic=TOPIC, examples=("info cpus",))
+def info_cpus(session: Session, arguments: str) -> str:
+    """Show every CPU: where it is, whether it waits, its held stores and cached translations.
+    Held stores are listed oldest first, with the instruction that issued them."""
+    nothing(arguments, "info cpus")
+    machine = session.timeline.machine
+    lines = []
+    for cpu in range(session.cpus):
+        values = session.registers(cpu)
+        frame = session.symbols.frames(values["rip"])[0]
+        waits = machine.waiting(cpu)
+        state = f"waits ({waits})" if waits else "runs"
+        held = machine.store_buffer_entries(cpu)
+        mark = "*" if cpu == session.cpu else " "
+        place = f"{frame.function} () at {frame.place}" if frame.place else frame.function
+        lines.append(
+            f"{mark} cpu{cpu}  {state:<14} {values['rip']:#x} {place}  #{values['retired']}"
+            f"  store buffer {len(held)}/{machine.store_buffer}  tlb {len(machine.tlb_entries(cpu))}"
+        )
+        name = session.symbols.symbolise
+        lines += [
+            f"      held: {name(addr)} = {value:#x} ({size} bytes) by {name(pc)}" for addr, _, size, value, pc in held
+        ]
+    return "\n".join(lines)
+
+
+@REGISTRY.command(
+    "cpu", arguments="[N]", aliases=("thread", "t"), topic=TOPIC, examples=("cpu", "cpu 1"),
+    complete=lambda session, _word: (str(cpu) for cpu in range(session.cpus)),
+)  # fmt: skip
+def cpu_(session: Session, arguments: str) -> str:
+    """Select the CPU that registers, memory and backtraces are seen from."""
+    if arguments.strip():
+        text = arguments.strip().removeprefix("cpu")
+        if not (text.isascii() and text.isdigit()):
+            raise UsageError(f"cpu: '{arguments.strip()}' is no CPU number")
+        session.select(int(text))
+    return session.stop_line()
+
+
+@REGISTRY.command(
+    "bt", arguments="[COUNT]", aliases=("backtrace", "where"), topic=TOPIC, examples=("bt", "bt 3"),
+)  # fmt: skip
+def backtrace(session: Session, arguments: str) -> str:
+    """Show the selected CPU's call stack, inlined functions included."""
+    frames = session.backtrace()
+    lines = []
+    for number, row in enumerate(frames[: count_of(arguments, "bt", len(frames))]):
+        where = "(inlined) in " if row.inlined else f"{row.pc:#010x} in "
+        lines.append(f"#{number:<2} {where}{row.function} ()" + (f" at {row.place}" if row.place else ""))
+    return "\n".join(lines)
+
+
+@REGISTRY.command(
+    "list", arguments="[LINE | FILE:LINE | FUNCTION | -]", shortest="l", topic=TOPIC, complete=complete_symbol,
+    repeats=True, examples=("list", "list acct_isolated", "list mm/compaction.c:231", "l -"),
+)  # fmt: skip
+def list_(session: Session, arguments: str) -> str:
+    """Show source text around the current line, a line or a function; again: the lines that follow.
+    `list -` shows the lines before those shown last."""
+    state = session.listing
+    text = arguments.strip()
+    frame = session.frame()
+    if text == "-" and state.file:
+        if state.first_line <= 1:
+            raise UsageError(f"list: {state.file} was shown from its first line on")
+        return _lines(session, state.file, max(1, state.first_line - LIST_LINES), state.first_line - 1)
+    if text and text != "-":
+        file, line = _place(session, text)
+        state.next_line = 0
+    elif state.file and state.next_line:
+        return _lines(session, state.file, state.next_line, state.next_line + LIST_LINES - 1)
+    else:
+        if not frame.file:
+            raise UsageError(f"no source is known for {session.symbols.symbolise(session.pc)}")
+        file, line = frame.file, frame.line
+    first = max(1, line - LIST_LINES // 2)
+    return _lines(session, file, first, first + LIST_LINES - 1)
+
+
+def _place(session: Session, text: str) -> tuple[str, int]:
+    """(file, line) that an argument of `list` means. Raises UsageError, ExpressionError."""
+    file, colon, line = text.rpartition(":")
+    if line.isascii() and line.isdigit():
+        if not colon:
+            file = session.listing.file or session.frame().file
+        return file, max(1, int(line))
+    frame = session.symbols.frames(session.integer(text))[-1]
+    if not frame.file:
+        raise UsageError(f"no source is known for '{text}'")
+    return frame.file, frame.line
+
+
+def _lines(session: Session, file: str, first: int, last: int) -> str:
+    middle, half = (first + last) // 2, (last - first) // 2
+    rows = [row for row in session.symbols.source(file, middle, half + 1) if first <= row[0] <= last]
+    if not rows:
+        raise ImageError(f"'{file}' ends before line {first}")
+    session.listing.file, session.listing.first_line = file, first
+    session.listing.next_line = rows[-1][0] + 1
+    frame = session.frame()
+    return "\n".join(
+        f"{'=>' if (file, number) == (frame.file, frame.line) else '  '} {number}\t{text}".rstrip()
+        for number, text in rows
+    )
+
+
+@REGISTRY.command(
+    "events", arguments="[STEPS]", shortest="ev", topic=TOPIC, examples=("events", "events 30"),
+)  # fmt: skip
+def events(session: Session, arguments: str) -> str:
+    """Show the recorded events of the steps around this position.
+    The arrow stands before the first event that has not happened yet."""
+    reach = count_of(arguments, "events", EVENT_STEPS_DEFAULT)
+    if reach > EVENT_STEPS_MAX:
+        raise UsageError(f"events: at most {EVENT_STEPS_MAX} steps")
+    now = session.timeline.step
+    rows = list(session.timeline.events(max(0, now - reach), now + reach - 1).rows())
+    if not rows:
+        return "no events are recorded here"
+    lines = []
+    arrow = False
+    for row in rows:
+        mark = "=>" if row.step >= now and not arrow else "  "
+        arrow = arrow or row.step >= now
+        lines.append(f"{mark} {event_text(session, row)}")
+    return "\n".join(lines if arrow else [*lines, "=> (end)"])
+
+
+def event_text(session: Session, row: Event) -> str:
+    """One event as one line: step, CPU, kind, place in memory, value, code."""
+    symbols = session.symbols
+    if row.name == "trace":
+        name = symbols.tracepoints().get(row.phys, str(row.phys))
+        what = f"{name} {symbols.symbolise(row.value)} {symbols.symbolise(row.addr)}"
+    elif row.name in ("load", "store", "drain"):
+        what = f"{symbols.symbolise(row.addr)} = {row.value:#x} ({row.size} bytes)"
+    elif row.name in ("fault", "interrupt", "ipi", "soft_interrupt"):
+        what = f"vector {row.info}"
+    else:
+        what = f"addr {row.addr:#x} value {row.value:#x}"
+    try:
+        frame = symbols.frames(row.pc)[0]
+    except ExpressionError:
+        return f"@{row.step} cpu{row.cpu} {row.name:<9} {what}"
+    return f"@{row.step} cpu{row.cpu} {row.name:<9} {what}  by {frame.function} ({frame.place or hex(row.pc)})"

@@ -1,0 +1,47 @@
+# Every target does its own set-up: a virtual environment, the dependencies, the C core and the guest images.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+CORE := $(wildcard machine/core/*)
+GUEST := $(shell find machine/guest -type f 2>/dev/null)
+
+.PHONY: setup demo test soak lint bench clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.images
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py $(CORE)
+	$(PIP) install -e '.[dev]'
+	touch $@
+
+$(VENV)/.images: $(VENV)/.installed $(GUEST) machine/images.py
+	$(BIN)/python -m machine.images
+	touch $@
+
+demo: setup
+	$(BIN)/racetape demo
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+# The same tests with their full counts.
+soak: setup
+	$(BIN)/python -m pytest -m soak
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info machine/*.so machine/images

@@ -39,7 +39,9 @@ def test_traces_takes_only_numbers_and_errors_from_machine() -> None:
     for path in sorted((ROOT / "traces").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "machine":
-                names = {f"{node.module}.{alias.name}" if node.module == "machine" else node.module for alias in node.names}
+                names = {
+                    f"{node.module}.{alias.name}" if node.module == "machine" else node.module for alias in node.names
+                }
                 assert names <= allowed, f"{path.relative_to(ROOT)} imports {names}"
 
 

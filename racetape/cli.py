@@ -1,0 +1,347 @@
+"""The command line: parses, calls the engine, prints. Decides nothing.
+
+Exit status: 0 done or nothing found, 1 a failure was found or a comparison differs, 2 bad usage or bad input. Errors
+are one line on standard error, never a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from machine.errors import RacetapeError
+
+EXIT_FOUND: Final = 1
+EXIT_BAD: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+JSON_HELP: Final = "Print one JSON object instead of text."
+
+
+class Commands(click.Group):
+    """Lists commands in the order in which one uses them, not alphabetically."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def epilog(*examples: str) -> str:
+    """The examples at the end of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
+
+
+def emit(data: Any) -> None:
+    """Print a JSON answer."""
+    click.echo(json.dumps(data, indent=2))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=epilog(
+        "racetape demo                                   the June 2011 bug, recorded, replayed and explained",
+        "racetape record wrong-zone -o bug.tape          record a scenario",
+        "racetape first-divergence bug.tape --counter NR_ISOLATED_FILE",
+        "racetape debug bug.tape                         travel in time",
+    ),
+)
+@click.version_option(package_name="racetape", prog_name="racetape")
+def racetape() -> None:
+    """Deterministic record/replay race debugger for x86 kernel code."""
+
+
+@racetape.command(epilog=epilog("racetape scenarios", "racetape scenarios --json"))
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def scenarios(as_json: bool) -> None:
+    """List the bundled scenarios with their variants and configurations."""
+    from machine import images
+
+    rows = [
+        {
+            "name": row.name,
+            "summary": row.summary,
+            "variants": list(row.variants),
+            "configurations": [configuration.name for configuration in row.configurations],
+        }
+        for row in images.scenarios()
+    ]
+    if as_json:
+        emit(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['name']}\n    {row['summary']}")
+        click.echo(f"    variants:       {', '.join(row['variants'])}")
+        click.echo(f"    configurations: {', '.join(row['configurations'])}")
+
+
+@racetape.command(
+    epilog=epilog(
+        "racetape record wrong-zone -o bug.tape",
+        "racetape record wrong-zone --variant fix-7454f4ba40b4 -o fixed.tape",
+        "racetape record wrong-zone-small --config smp2-2level --strategy random --seed 7 -o smp.tape",
+    )
+)
+@click.argument("scenario")
+@click.option("--variant", help="Variant of the guest (default: the buggy one).")
+@click.option("--config", "configuration", help="CPUs and paging, e.g. up-2level (default: as the bug was reported).")
+@click.option("--strategy", default="default", show_default=True, help="Who plans the schedule: default or random.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
+@click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def record(
+    scenario: str,
+    variant: str | None,
+    configuration: str | None,
+    strategy: str,
+    seed: int,
+    whole: bool,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Run SCENARIO under a schedule and record it to a tape.
+
+    Exit status 1 if the guest fails by itself (BUG, triple fault, deadlock).
+    """
+    from machine import images
+    from racetape.progress import ticking
+    from recorder import prepare
+
+    row = images.scenario(scenario)
+    prepared = prepare(scenario, variant, configuration)
+    with ticking("recording", row.step_max) as tick:
+        summary = prepared.record(output, strategy=strategy, seed=seed, whole=whole, progress=tick)
+    if as_json:
+        emit(
+            {
+                "tape": str(summary.path),
+                "outcome": summary.outcome,
+                "stop": summary.stop,
+                "exit_status": summary.exit_status,
+                "ready_step": summary.ready_step,
+                "steps": summary.steps,
+                "events": summary.events,
+                "state_hash": f"{summary.state_hash:016x}",
+                "memory_hash": f"{summary.memory_hash:016x}",
+                "size_bytes": summary.size_bytes,
+                "console": summary.console,
+            }
+        )
+    else:
+        click.echo(
+            f"{summary.path}: {prepared.scenario} ({prepared.variant}, {prepared.configuration}), "
+            f"{summary.steps:,} steps, {summary.events:,} events after set-up at @{summary.ready_step}, "
+            f"{summary.size_bytes:,} bytes"
+        )
+        click.echo(f"{summary.outcome}: {describe_stop(summary.stop, summary.exit_status)}")
+    if summary.outcome == "failed":
+        sys.exit(EXIT_FOUND)
+    if summary.stop == "interrupted":
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def describe_stop(stop: str | None, exit_status: int | None) -> str:
+    """Why a run ended, in words."""
+    if stop == "exit":
+        return f"the guest ended the run with status {exit_status:#x}" if exit_status else "the guest ended the run"
+    return {
+        None: "the tape is cut before the end of the run",
+        "steps": "the step limit was reached before the guest ended the run",
+        "interrupted": "recording was interrupted; the tape holds the run up to there",
+        "idle": "every CPU waits and nothing can wake one: deadlock",
+        "shutdown": "triple fault",
+    }.get(stop, f"stopped: {stop}")
+
+
+tape_argument = click.argument("tape", type=click.Path(path_type=Path))
+
+
+@racetape.command(epilog=epilog("racetape replay bug.tape"))
+@tape_argument
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def replay(tape: Path, as_json: bool) -> None:
+    """Run TAPE again, checking state hashes on the way, and print what the guest printed."""
+    from racetape.progress import ticking
+    from replayer import replay as replay_tape
+    from traces import Tape
+
+    with Tape(tape) as opened, ticking("replaying", opened.end_step) as tick:
+        result = replay_tape(opened, tick)
+    if as_json:
+        emit(
+            {
+                "tape": str(tape),
+                "steps": result.steps,
+                "stop": result.stop,
+                "exit_status": result.exit_status,
+                "state_hash": f"{result.state_hash:016x}",
+                "memory_hash": f"{result.memory_hash:016x}",
+                "hashes_compared": result.hashes,
+                "unfinished": result.unfinished,
+                "console": result.console,
+            }
+        )
+        return
+    click.echo(result.console, nl=not result.console.endswith("\n"))
+    click.echo(
+        f"{tape}: replayed {result.steps:,} steps, {result.hashes} state hashes equal; final state "
+        f"{result.state_hash:016x}; {describe_stop(result.stop, result.exit_status)}"
+    )
+
+
+@racetape.command(epilog=epilog("racetape verify bug.tape", "racetape verify bug.tape --json"))
+@tape_argument
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def verify(tape: Path, as_json: bool) -> None:
+    """Check every byte of TAPE, replay it, and compare every event and state hash.
+
+    Exit status 1 if the replay differs from the recording, 2 if the file is damaged.
+    """
+    from racetape.progress import ticking
+    from replayer import verify as verify_tape
+    from traces import Tape
+
+    with Tape(tape) as opened, ticking("verifying", opened.end_step) as tick:
+        report = verify_tape(opened, tick)
+    if as_json:
+        emit(
+            {
+                "tape": str(tape),
+                "ok": report.ok,
+                "steps": report.steps,
+                "hashes": report.hashes,
+                "events": report.events,
+                "checkpoints": report.checkpoints,
+                "unfinished": report.unfinished,
+                "first_differing_step": report.first_step,
+                "damage": [str(row) for row in report.damage],
+                "divergence": str(report.divergence) if report.divergence else None,
+            }
+        )
+    elif report.ok:
+        tail = "; the tape is unfinished: this is up to its last whole chunk" if report.unfinished else ""
+        click.echo(
+            f"{tape}: verified {report.steps:,} steps, {report.events:,} events, {report.hashes} state hashes{tail}"
+        )
+    else:
+        problems = [str(row) for row in report.damage] + ([str(report.divergence)] if report.divergence else [])
+        where = "" if report.first_step is None else f"; first differing step @{report.first_step}"
+        click.echo(f"racetape: {tape}: {'; '.join(problems)}{where}", err=True)
+    if report.damage:
+        sys.exit(EXIT_BAD)
+    if report.divergence:
+        sys.exit(EXIT_FOUND)
+
+
+@racetape.command(
+    "first-divergence",
+    epilog=epilog(
+        "racetape first-divergence bug.tape --counter NR_ISOLATED_FILE",
+        "racetape first-divergence bug.tape --json --counter 'contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]'",
+    ),
+)
+@tape_argument
+@click.option("--counter", required=True, help="A vmstat item (every zone is watched) or a C lvalue of the guest.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def first_divergence(tape: Path, counter: str, as_json: bool) -> None:
+    """Find the first event that made a counter wrong, the first that made it negative, and who was misled first.
+
+    Exit status 1 if there is one, 0 if the counter stays true.
+    """
+    from debugger.divergence import first_divergence as find
+    from traces import Tape
+
+    with Tape(tape) as opened:
+        report = find(opened, counter)
+    if as_json:
+        emit(report.json())
+    else:
+        click.echo(report.text())
+    if report.found:
+        sys.exit(EXIT_FOUND)
+
+
+@racetape.command(
+    epilog=epilog(
+        "racetape debug bug.tape",
+        "racetape debug bug.tape -ex 'seek end' -ex 'watch vm_stat[NR_ISOLATED_FILE]' -ex reverse-continue --batch",
+    )
+)
+@tape_argument
+@click.option("-ex", "commands", multiple=True, metavar="COMMAND", help="Run a debugger command; may be repeated.")
+@click.option("--batch", is_flag=True, help="Exit after the commands; status 2 if one fails.")
+def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
+    """Travel in time through TAPE at a prompt ('help' there lists the commands)."""
+    from debugger.prompt import run
+
+    sys.exit(run(tape, commands, batch))
+
+
+@racetape.command(epilog=epilog("racetape strip bug.tape -o small.tape"))
+@tape_argument
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
+def strip(tape: Path, output: Path) -> None:
+    """Copy TAPE without its derived layer: the schedule alone, which replays to the same hashes."""
+    from traces import strip as strip_tape
+
+    strip_tape(tape, output)
+    click.echo(f"{output}: {output.stat().st_size:,} bytes (was {tape.stat().st_size:,})")
+
+
+@racetape.command(epilog=epilog("racetape demo", "racetape demo --keep tapes/"))
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Leave the tapes in this folder.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def demo(keep: Path | None, as_json: bool) -> None:
+    """Record, replay and explain the Linux bug of June 2011; everything printed is computed now."""
+    from racetape.demo import run_demo
+
+    sys.exit(run_demo(keep, as_json))
+
+
+@racetape.command(epilog=epilog("racetape doctor"))
+def doctor() -> None:
+    """Check the installation: packages that shadow racetape's, guest images, tools."""
+    from racetape.doctor import run_doctor
+
+    sys.exit(run_doctor())
+
+
+def fail(message: str) -> int:
+    """One line on standard error."""
+    print(f"racetape: {' '.join(message.split())}", file=sys.stderr)
+    return EXIT_BAD
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point. Returns the exit status."""
+    try:
+        status = racetape.main(args=arguments, prog_name="racetape", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 0
+    except click.UsageError as error:
+        hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+        return fail(error.format_message() + hint)
+    except click.ClickException as error:
+        return fail(error.format_message())
+    except RacetapeError as error:
+        return fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        print("racetape: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, but nothing more can be written.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return fail(f"{error.filename or 'input/output'}: {error.strerror or error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,19 +6,21 @@ A session never changes the tape. Every command either finishes or leaves the po
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
+
+import drgn
 
 from debugger import commands as _commands  # noqa: F401  (fills the registry)
 from debugger.progress import progress
 from debugger.registry import REGISTRY
 from debugger.state import Examination, Listing, Watch, signed
-from machine.errors import ExpressionError, RacetapeError, UsageError
+from machine.errors import RacetapeError, UsageError
 from machine.symbols import Frame, Symbols
 from machine.unwind import StackFrame, Unwinder
 from replayer import Timeline
 from traces import Tape
 
-POSITIONS_MAX = 1000
+POSITIONS_MAX: Final = 1000
 """Positions that `back` remembers."""
 
 _T = TypeVar("_T")
@@ -122,13 +124,10 @@ class Session:
     def integer(self, text: str) -> int:
         """The integer (or address) that an expression means now. Raises ExpressionError."""
         value = self.symbols.evaluate(text, self.registers())
-        try:
-            return self.symbols.value(value)
-        except ExpressionError:
-            # Arrays and functions stand for their addresses, as in C.
-            if value.address_ is None:
-                raise
+        # Arrays and functions stand for their addresses, as in C.
+        if value.type_.unaliased_kind() in (drgn.TypeKind.ARRAY, drgn.TypeKind.FUNCTION) and value.address_ is not None:
             return int(value.address_)
+        return self.symbols.value(value)
 
     def travel(self, label: str, move: Callable[[], _T]) -> _T:
         """Run `move`, which changes the position, showing progress if it takes more than a second."""

@@ -27,9 +27,10 @@ def help_(_session: Session, arguments: str) -> str:
     if arguments.strip():
         return REGISTRY.find(arguments)[0].help()
     lines: list[str] = []
+    width = max(len(row.usage) for row in REGISTRY)
     for topic, rows in REGISTRY.topics().items():
         lines.append(f"{topic}:")
-        lines += [f"  {row.usage:<34} {row.summary}" for row in rows]
+        lines += [f"  {row.usage:<{width}} {row.summary}" for row in rows]
     lines += [
         "Positions: @81204, 81,204, 50%, cpu1#350 (that CPU's instruction count), +30, -30, start, ready, end.",
         "Commands may be shortened while that is clear; an empty line repeats a stepping command.",

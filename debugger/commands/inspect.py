@@ -106,7 +106,7 @@ def backtrace(session: Session, arguments: str) -> str:
     repeats=True, examples=("list", "list acct_isolated", "list mm/compaction.c:231", "l -"),
 )  # fmt: skip
 def list_(session: Session, arguments: str) -> str:
-    """Show source text around the current line, a line or a function; again: the lines that follow.
+    """Show source text around a place, by default this one; again: the lines that follow.
     `list -` shows the lines before those shown last."""
     state = session.listing
     text = arguments.strip()

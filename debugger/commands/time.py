@@ -28,6 +28,12 @@ def _follow(session: Session, step: int) -> None:
     session.select(session.timeline.cpu_of(step))
 
 
+def _show_next(session: Session) -> None:
+    """Select the CPU that takes the step that comes now; at the end nobody does."""
+    if session.timeline.step < session.timeline.last_step:
+        _follow(session, session.timeline.step)
+
+
 @REGISTRY.command(
     "stepi", arguments="[COUNT]", aliases=("si",), topic=TOPIC, repeats=True, examples=("stepi", "si 100"),
 )  # fmt: skip
@@ -158,8 +164,7 @@ def seek(session: Session, arguments: str) -> str:
     if not arguments.strip():
         raise UsageError("seek: a position is missing, e.g. 'seek @81204' or 'seek 50%'")
     session.seek(session.position(arguments))
-    if session.timeline.step < session.timeline.last_step:
-        _follow(session, session.timeline.step)
+    _show_next(session)
     return session.stop_line()
 
 
@@ -180,6 +185,7 @@ def _revisit(session: Session, offset: int) -> str:
         raise UsageError("there is no earlier position" if offset < 0 else "there is no later position")
     session.seek(session.positions[at])
     session.position_at = at
+    _show_next(session)
     return session.stop_line()
 
 

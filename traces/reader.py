@@ -181,22 +181,26 @@ class Tape:
     def check(self, progress: Progress | None = None) -> None:
         """Read and decode every byte. Raises TapeDamagedError for the first damage; being cut is none."""
         for chunk in self.chunks:
-            if chunk.kind == chunks.CHOICES:
-                self.read_choices(chunk)
-            elif chunk.kind == chunks.EVENTS:
-                self.read_events(chunk)
-            elif chunk.kind == chunks.PAGES:
-                self._decode(chunk, records.decode_pages, self.payload(chunk))
-            elif chunk.kind == chunks.CHECKPOINT:
-                self.read_checkpoint(chunk)
-            else:
-                self.payload(chunk)
+            self.check_chunk(chunk)
             if progress is not None:
                 progress(chunk.end_offset, self._size_bytes)
         if self.damage is not None:
             raise self.damage
         if len(self.chunks) > 1 and not (self.unfinished and self.chunks[-1].kind == chunks.IMAGE):
             self.image()
+
+    def check_chunk(self, chunk: Chunk) -> None:
+        """Read and decode one chunk. Raises TapeDamagedError."""
+        if chunk.kind == chunks.CHOICES:
+            self.read_choices(chunk)
+        elif chunk.kind == chunks.EVENTS:
+            self.read_events(chunk)
+        elif chunk.kind == chunks.PAGES:
+            self._decode(chunk, records.decode_pages, self.payload(chunk))
+        elif chunk.kind == chunks.CHECKPOINT:
+            self.read_checkpoint(chunk)
+        else:
+            self.payload(chunk)
 
     def payload(self, chunk: Chunk, *, lenient: bool = False) -> bytes:
         """The payload of a chunk, as stored. `lenient` does not look at its checksum.

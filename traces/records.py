@@ -15,9 +15,18 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from machine import _core
 from traces.chunks import CHUNK_BYTES_MAX, FormatError, zstd_pack, zstd_unpack
-from traces.schema import FORMAT_VERSION, OP_NAMES, PLATFORM_VERSION, RECORD, RecordArray, records_of, step_counts
+from traces.schema import (
+    FORMAT_VERSION,
+    HOLD,
+    OP_NAMES,
+    PLATFORM_VERSION,
+    RECORD,
+    Op,
+    RecordArray,
+    records_of,
+    step_counts,
+)
 
 PAGE_BYTES: Final = 4096
 RECORDS_MAX: Final = CHUNK_BYTES_MAX // RECORD.itemsize
@@ -176,9 +185,9 @@ def decode_choices(payload: bytes, first_step: int, end_step: int, cpus: int, *,
 
 def check_records(records: RecordArray, first_step: int, end_step: int, cpus: int) -> None:
     """Raise FormatError unless `records` are choices of `cpus` CPUs that make exactly these steps."""
-    held = records["flags"] & _core.HOLD
+    held = records["flags"] & HOLD
     ok = np.isin(records["op"], list(OP_NAMES)) & (records["cpu"] < cpus) & (records["reserved"] == 0)
-    ok &= (records["flags"] == 0) | ((records["op"] == _core.RUN) & (held == records["flags"]))
+    ok &= (records["flags"] == 0) | ((records["op"] == Op.RUN) & (held == records["flags"]))
     counts = step_counts(records)
     # Each count is bounded first, so that the sum below cannot wrap around.
     ok &= (counts > 0) & (counts <= np.uint64(end_step - first_step))

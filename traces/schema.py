@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, Final
 
 import numpy as np
@@ -52,13 +53,22 @@ COLUMNS: Final[tuple[tuple[str, str], ...]] = (
 RECORD: Final = np.dtype([("op", "u1"), ("cpu", "u1"), ("flags", "<u2"), ("reserved", "<u4"), ("arg", "<u8")])
 """One record of a plan, as `Machine.execute` takes it and `Machine.choices_take` gives it (16 bytes)."""
 
-OP_NAMES: Final[dict[int, str]] = {
-    _core.RUN: "run",
-    _core.DRAIN: "drain",
-    _core.IRQ: "irq",
-    _core.CHOICE: "choice",
-    _core.EVICT: "evict",
-}
+
+class Op(IntEnum):
+    """What a plan record does: see `machine/_core.pyi`."""
+
+    RUN = _core.RUN
+    DRAIN = _core.DRAIN
+    IRQ = _core.IRQ
+    CHOICE = _core.CHOICE
+    EVICT = _core.EVICT
+    AUTO = _core.AUTO
+
+
+HOLD: Final = _core.HOLD
+STATE_VERSION: Final = _core.STATE_VERSION
+
+OP_NAMES: Final[dict[int, str]] = {int(op): op.name.lower() for op in Op if op != Op.AUTO}
 """Ops that a tape may hold. AUTO is not among them: what it did is written out."""
 
 
@@ -70,16 +80,16 @@ def records_of(data: bytes) -> RecordArray:
 def step_counts(records: RecordArray) -> U64Array:
     """Steps that each record makes: `arg` for RUN and DRAIN, 1 for the others. Shape (len(records),), uint64."""
     op = records["op"]
-    return np.where((op == _core.RUN) | (op == _core.DRAIN), records["arg"], np.uint64(1)).astype(np.uint64)
+    return np.where((op == Op.RUN) | (op == Op.DRAIN), records["arg"], np.uint64(1)).astype(np.uint64)
 
 
 def describe_record(record: np.void) -> str:
     """One record as people write it, e.g. `cpu0 x1532`, `cpu0 x3 hold`, `drain cpu1 x2`, `irq cpu0 32`."""
     op, cpu, arg = int(record["op"]), int(record["cpu"]), int(record["arg"])
-    if op == _core.RUN:
-        return f"cpu{cpu} x{arg}" + (" hold" if int(record["flags"]) & _core.HOLD else "")
-    if op == _core.DRAIN:
+    if op == Op.RUN:
+        return f"cpu{cpu} x{arg}" + (" hold" if int(record["flags"]) & HOLD else "")
+    if op == Op.DRAIN:
         return f"drain cpu{cpu}" + (f" x{arg}" if arg != 1 else "")
-    if op == _core.EVICT:
+    if op == Op.EVICT:
         return f"evict cpu{cpu} {arg:#x}"
     return f"{OP_NAMES.get(op, f'op {op}')} cpu{cpu} {arg}"

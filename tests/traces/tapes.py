@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from machine import _core
 from traces import Event, Events, TapeFooter, TapeHeader, TapeWriter
-from traces.schema import KINDS, RECORD, RecordArray
+from traces.schema import DRAINED, HOLD, KINDS, RECORD, Op, RecordArray
 
 IMAGE = b"\x7fELF, or so it says. " * 40
 CONSOLE = b"hello\n"
@@ -45,7 +44,7 @@ def some_events(first: int, end: int, count: int, seed: int = 1) -> Events:
         rng.choice(np.array([KINDS["load"], KINDS["store"]], np.uint8), count),
         rng.integers(0, 2, count, dtype=np.uint8),
         np.full(count, 4, np.uint8),
-        rng.choice(np.array([0, _core.EVENT_DRAINED], np.uint8), count),
+        rng.choice(np.array([0, DRAINED], np.uint8), count),
     )
 
 
@@ -57,18 +56,18 @@ def write_small(path: Path, *, layer_b: bool = True, finish: bool = True, events
     """A tape of 400 steps in three choices chunks, with events and two checkpoints."""
     with TapeWriter(path) as tape:
         tape.begin(header(), IMAGE)
-        tape.choices(choices((_core.RUN, 0, 100)), 100, 0x1111)
+        tape.choices(choices((Op.RUN, 0, 100)), 100, 0x1111)
         if layer_b:
             tape.checkpoint(100, b"state of 100", 1, 0x1111, [(1, page(1)), (2, page(2)), (9, page(1))])
         mixed = choices(
-            (_core.RUN, 0, 40), (_core.RUN, 1, 50, _core.HOLD), (_core.DRAIN, 1, 3), (_core.IRQ, 0, 32),
-            (_core.CHOICE, 1, 2), (_core.EVICT, 0, 0xC0000000), (_core.RUN, 1, 54),
+            (Op.RUN, 0, 40), (Op.RUN, 1, 50, HOLD), (Op.DRAIN, 1, 3), (Op.IRQ, 0, 32),
+            (Op.CHOICE, 1, 2), (Op.EVICT, 0, 0xC0000000), (Op.RUN, 1, 54),
         )  # fmt: skip
         tape.choices(mixed, 250, 0x2222)
         if layer_b:
             tape.events(Events.from_rows(events) if events else some_events(100, 250, 300), 250, 0x2222)
             tape.checkpoint(250, b"state of 250", 1, 0x2222, [(1, page(1)), (2, page(3))])
-        tape.choices(choices((_core.RUN, 0, 150)), 400, 0x3333)
+        tape.choices(choices((Op.RUN, 0, 150)), 400, 0x3333)
         if layer_b:
             tape.events(some_events(250, 400, 200, 2), 400, 0x3333)
         if finish:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tapes import choices, header
 
-from machine import _core
 from traces import Event, Events, Tape, TapeFooter, TapeHeader, TapeWriter, chunks, records
-from traces.schema import DRAINED, KINDS, OP_NAMES
+from traces.schema import DRAINED, HOLD, KINDS, OP_NAMES, Op
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tape-format.md"
 IMAGE = b"\x7fELF"
@@ -31,8 +30,8 @@ def write_example(path: Path) -> None:
             ),
             IMAGE,
         )  # fmt: skip
-        tape.choices(choices((_core.RUN, 0, 2)), 2, 0x1111111111111111)
-        tape.choices(choices((_core.RUN, 0, 1), (_core.IRQ, 0, 32), (_core.RUN, 0, 1)), 5, 0x2222222222222222)
+        tape.choices(choices((Op.RUN, 0, 2)), 2, 0x1111111111111111)
+        tape.choices(choices((Op.RUN, 0, 1), (Op.IRQ, 0, 32), (Op.RUN, 0, 1)), 5, 0x2222222222222222)
         tape.events(Events.from_rows(EVENTS), 5, 0x2222222222222222)
         tape.finish(
             TapeFooter(
@@ -76,7 +75,7 @@ def test_numbers_of_the_document() -> None:
     ops = re.search(r"op \(u8: (.*?)\)", text)
     assert ops is not None
     assert ops[1] == ", ".join(f"{number} {name.upper()}" for number, name in sorted(OP_NAMES.items()))
-    assert _core.HOLD == 1
+    assert HOLD == 1
     assert " ".join(f"{b:02X}" for b in chunks.MAGIC) in text
     for stop in records.STOPS:
         assert f"`{stop}`" in text

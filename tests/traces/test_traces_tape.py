@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tapes import CONSOLE, IMAGE, choices, header, page, some_events, write_small
 
-from machine import _core
 from machine.errors import TapeError
 from traces import Events, Tape, TapeFooter, TapeHeader, TapeWriter, records, strip
-from traces.schema import describe_record, step_counts
+from traces.schema import HOLD, Op, describe_record, step_counts
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -98,7 +97,7 @@ def test_tape_is_readable_while_it_is_written(tmp_path: Path) -> None:
         with pytest.raises(TapeError, match="is empty"):
             Tape(path)
         writer.begin(header(), IMAGE)
-        writer.choices(choices((_core.RUN, 0, 100)), 100, 1)
+        writer.choices(choices((Op.RUN, 0, 100)), 100, 1)
         with Tape(path) as tape:
             assert tape.unfinished
             assert tape.end_step == 100
@@ -151,14 +150,14 @@ def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("rows", "end"),
     [
-        (((_core.RUN, 0, 99),), 100),
-        (((_core.RUN, 0, 101),), 100),
-        (((_core.RUN, 2, 100),), 100),
-        (((_core.AUTO, 0, 100),), 100),
+        (((Op.RUN, 0, 99),), 100),
+        (((Op.RUN, 0, 101),), 100),
+        (((Op.RUN, 2, 100),), 100),
+        (((Op.AUTO, 0, 100),), 100),
         (((0, 0, 100),), 100),
-        (((_core.RUN, 0, 0), (_core.RUN, 0, 100)), 100),
-        (((_core.DRAIN, 0, 100, _core.HOLD),), 100),
-        (((_core.RUN, 0, 2**64 - 1), (_core.RUN, 0, 101)), 100),
+        (((Op.RUN, 0, 0), (Op.RUN, 0, 100)), 100),
+        (((Op.DRAIN, 0, 100, HOLD),), 100),
+        (((Op.RUN, 0, 2**64 - 1), (Op.RUN, 0, 101)), 100),
     ],
 )
 def test_impossible_choices_are_refused(rows: tuple[tuple[int, int, int], ...], end: int, tmp_path: Path) -> None:

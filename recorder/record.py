@@ -1,0 +1,239 @@
+"""Recording a scenario: set it up once, then run it under a strategy as often as wanted, a tape each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from machine import Machine, Snapshot, images
+from machine.errors import ImageError
+from machine.symbols import Symbols
+from recorder.schedule import Strategy
+from recorder.session import Session, Stretch
+from recorder.strategies import Default
+from recorder.strategies import strategy as strategy_named
+from traces import TapeHeader, TapeWriter
+from traces.reader import Progress
+
+READY: Final = "ready"
+"""Name of the tracepoint at which set-up is over."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a recording ended.
+
+    Attributes:
+        path: the tape.
+        stop: why the run ended, as in the tape's footer.
+        exit_status: what the guest wrote to its exit port, or None.
+        ready_step, steps: positions of `ready` and of the end.
+        events: number of events on the tape.
+        state_hash, memory_hash: of the end.
+        console: all that the guest printed.
+        size_bytes: length of the tape.
+    """
+
+    path: Path
+    stop: str
+    exit_status: int | None
+    ready_step: int
+    steps: int
+    events: int
+    state_hash: int
+    memory_hash: int
+    console: str
+    size_bytes: int
+
+    @property
+    def outcome(self) -> str:
+        """ "passed" (clean exit), "failed" (guest BUG, triple fault, deadlock) or "inconclusive" (it did not end)."""
+        if self.stop in ("steps", "interrupted"):
+            return "inconclusive"
+        return "passed" if self.stop == "exit" and self.exit_status == 0 else "failed"
+
+
+@dataclass(eq=False)
+class Prepared:
+    """A scenario set up to its `ready`, from which any number of recordings can start.
+
+    Not for two threads at once: all recordings use the one machine.
+    """
+
+    scenario: str
+    variant: str
+    configuration: str
+    machine: Machine
+    image: bytes
+    command_line: str
+    step_max: int
+    ready_step: int
+    boot: list[Stretch]
+    boot_console: bytes
+    at_reset: Snapshot
+    at_ready: Snapshot
+
+    def header(self, strategy: Strategy, seed: int, *, whole: bool) -> TapeHeader:
+        """The tape header of a recording."""
+        return TapeHeader(
+            tool=f"racetape {_version()}",
+            scenario=self.scenario,
+            variant=self.variant,
+            configuration=self.configuration,
+            cpus=self.machine.cpus,
+            ram_bytes=self.machine.ram_bytes,
+            store_buffer=self.machine.store_buffer,
+            command_line=self.command_line,
+            image_bytes=len(self.image),
+            image_sha256=sha256(self.image).digest(),
+            ready_step=self.ready_step,
+            events_first=0 if whole else self.ready_step,
+            strategy=strategy.name,
+            seed=seed,
+        )
+
+    def record(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        strategy: Strategy | str = "default",
+        seed: int = 0,
+        whole: bool = False,
+        layer_b: bool = True,
+        progress: Progress | None = None,
+    ) -> Summary:
+        """Record one run to `path`.
+
+        Args:
+            strategy: a strategy, or the name of one.
+            seed: for the strategy, 0 to 2^64 - 1.
+            whole: record events from reset on, not only from `ready` on.
+            layer_b: with False the tape holds the schedule only.
+            progress: called now and then with (step, most steps).
+        Raises:
+            TapeError: the tape cannot be written; what was written before stays.
+            UsageError: unknown strategy.
+        """
+        chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
+        machine = self.machine
+        with TapeWriter(path) as writer:
+            writer.begin(self.header(chosen, seed, whole=whole), self.image)
+            machine.restore(self.at_reset if whole else self.at_ready)
+            machine.stop_at_trace = 0
+            session = Session(machine, writer, step_max=self.step_max, tap=layer_b)
+            for stretch in self.boot:
+                if whole:
+                    session.replay(stretch.records, stretch.end_step)
+                else:
+                    writer.choices(stretch.records, stretch.end_step, stretch.state_hash)
+            chosen.new_run(machine, seed)
+            stop = session.run(chosen, progress)
+            console = bytes(session.console) if whole else self.boot_console + bytes(session.console)
+            footer = session.footer(stop, console)
+            writer.finish(footer)
+        machine.tap = False
+        return Summary(
+            path=Path(path),
+            stop=stop,
+            exit_status=footer.exit_status,
+            ready_step=self.ready_step,
+            steps=footer.steps,
+            events=footer.events,
+            state_hash=footer.state_hash,
+            memory_hash=footer.memory_hash,
+            console=console.decode("ascii", "replace"),
+            size_bytes=writer.bytes_written,
+        )
+
+
+def prepare(
+    scenario: str, variant: str | None = None, configuration: str | None = None, *, step_max: int | None = None
+) -> Prepared:
+    """Build the machine, boot the guest and run it by the default schedule up to its tracepoint `ready`.
+
+    None means the scenario's own default: the variant and configuration in which the bug was reported, and its limit of
+    steps. Raises UsageError for unknown names, ImageError if the image is missing or never gets ready.
+    """
+    row = images.scenario(scenario)
+    chosen_variant, chosen = row.variant(variant), row.configuration(configuration)
+    image = images.image_bytes(scenario, chosen_variant, chosen.name)
+    machine = Machine(cpus=chosen.cpus, ram_bytes=chosen.ram_bytes, store_buffer=chosen.store_buffer)
+    return prepare_image(
+        machine,
+        image,
+        row.command_line,
+        scenario=scenario,
+        variant=chosen_variant,
+        configuration=chosen.name,
+        step_max=step_max or row.step_max,
+    )
+
+
+def prepare_image(
+    machine: Machine,
+    image: bytes,
+    command_line: str,
+    *,
+    scenario: str,
+    variant: str,
+    configuration: str,
+    step_max: int,
+) -> Prepared:
+    """The same for any guest image on a fresh machine; the names only go to the tape. Raises ImageError."""
+    images.boot(machine, image, command_line)
+    at_reset = machine.snapshot()
+    machine.stop_at_trace = ready_identifier(image)
+    session = Session(machine, None, step_max=step_max, tap=False)
+    stop = session.run(Default())
+    if stop != "trace":
+        raise ImageError(f"scenario {scenario} does not get ready: it stops at step {machine.step} ({stop})")
+    machine.stop_at_trace = 0
+    return Prepared(
+        scenario=scenario,
+        variant=variant,
+        configuration=configuration,
+        machine=machine,
+        image=image,
+        command_line=command_line,
+        step_max=step_max,
+        ready_step=machine.step,
+        boot=session.stretches,
+        boot_console=bytes(session.console),
+        at_reset=at_reset,
+        at_ready=machine.snapshot(),
+    )
+
+
+def record(
+    scenario: str,
+    variant: str | None,
+    configuration: str | None,
+    path: str | os.PathLike[str],
+    *,
+    strategy: Strategy | str = "default",
+    seed: int = 0,
+    whole: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Record one run of a scenario to `path`: `prepare` and `Prepared.record` in one."""
+    prepared = prepare(scenario, variant, configuration)
+    return prepared.record(path, strategy=strategy, seed=seed, whole=whole, progress=progress)
+
+
+def ready_identifier(image: bytes) -> int:
+    """Identifier of the image's tracepoint `ready`. Raises ImageError if it has none."""
+    for identifier, name in Symbols(image).tracepoints().items():
+        if name == READY:
+            return identifier
+    raise ImageError("the guest image has no tracepoint `ready` (enumerator TP_READY of enum tracepoint)")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("racetape")
+    except metadata.PackageNotFoundError:
+        return "0 (not installed)"

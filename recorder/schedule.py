@@ -1,0 +1,47 @@
+"""A schedule is what a strategy says, batch by batch; the core executes it, Python is not asked per step."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from machine import Machine
+from traces.schema import RECORD, Op, RecordArray
+
+FOREVER: int = (1 << 62) - 1
+"""An AUTO of this many steps never ends by itself."""
+
+
+class Strategy(Protocol):
+    """Plans a schedule. Nothing but the seed and the machine may influence what it says.
+
+    Attributes:
+        name: what the tape's header says.
+        exact: its batches are exact choices (of a tape); where one does not apply, the run has diverged.
+    """
+
+    name: str
+    exact: bool
+
+    def new_run(self, machine: Machine, seed: int) -> None:
+        """Start over: `machine` stands at the position from which on `choose` is asked."""
+
+    def choose(self, machine: Machine) -> RecordArray:
+        """The next batch of plan records, dtype `RECORD`; what does not apply is skipped unless `exact`.
+
+        An empty batch means that there is nothing more to say, and ends the run.
+        """
+
+    def answer(self, machine: Machine, cpu: int) -> int:
+        """What to answer to `cpu`, which waits at the choice port while nobody else can run. 0 is always legal."""
+
+
+def plan(*rows: tuple[int, int, int] | tuple[int, int, int, int]) -> RecordArray:
+    """Records from (op, cpu, arg) or (op, cpu, arg, flags)."""
+    return np.array([(op, cpu, rest[0] if rest else 0, 0, arg) for op, cpu, arg, *rest in rows], RECORD)
+
+
+def auto(step_count: int = FOREVER) -> RecordArray:
+    """The default schedule for at most `step_count` steps."""
+    return plan((Op.AUTO, 0, step_count))

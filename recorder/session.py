@@ -1,0 +1,206 @@
+"""One recording in progress: a machine, a writer, and where to cut the run into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from signal import SIGINT, getsignal, signal
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import Final
+
+from machine import Machine
+from machine.errors import DivergenceError
+from recorder.schedule import Strategy, plan
+from traces import Events, TapeFooter, TapeWriter
+from traces.reader import Progress
+from traces.records import PAGE_BYTES
+from traces.schema import STATE_VERSION, Op, RecordArray, records_of
+
+EVENTS_PER_CHUNK: Final = 1 << 16
+CHUNK_STEPS: Final = 1 << 19
+"""A chunk ends after so many steps even if they made few events, so that little is lost when the process dies."""
+CHECKPOINT_STEPS: Final = 1 << 24
+
+_IDLE_PLANS_MAX: Final = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Choices that have been made but are on no tape yet: `records` lead to `end_step` with this state hash."""
+
+    records: RecordArray
+    end_step: int
+    state_hash: int
+
+
+class Session:
+    """Runs a machine and cuts what happens into chunks.
+
+    Args:
+        machine: at the position where the recording goes on.
+        writer: where chunks go; None keeps the choices in `stretches` (set-up, before there is a tape).
+        step_max: position at which to give up.
+        tap: whether events are recorded.
+    """
+
+    def __init__(self, machine: Machine, writer: TapeWriter | None, *, step_max: int, tap: bool) -> None:
+        self.machine = machine
+        self.writer = writer
+        self.step_max = step_max
+        self.stretches: list[Stretch] = []
+        self.console = bytearray()
+        self.event_count = 0
+        self._cut_step = machine.step
+        self._checkpoint_step = machine.step + CHECKPOINT_STEPS
+        machine.choices_take()
+        machine.console_take()
+        machine.tap_capacity(EVENTS_PER_CHUNK)
+        machine.tap = tap
+
+    def run(self, strategy: Strategy, progress: Progress | None = None) -> str:
+        """Follow `strategy` until the run ends; why it did: a stop of the tape's footer, or "trace".
+
+        An exact strategy that has nothing more to say gives "steps". Raises DivergenceError if an exact one does not
+        apply, TapeError.
+        """
+        idle_plans = 0
+        with _deferred_interrupt() as interrupted:
+            while True:
+                before = self.machine.step
+                batch = strategy.choose(self.machine)
+                if not len(batch):
+                    return self._end("steps")
+                reason = self._run_plan(batch, strategy.exact, interrupted)
+                if reason == "choice":
+                    self._answer(strategy, interrupted)
+                elif reason != "plan":
+                    return self._end(reason)
+                idle_plans = idle_plans + 1 if self.machine.step == before else 0
+                # Batches with an AUTO at their end find out for themselves that nothing can run.
+                assert idle_plans < _IDLE_PLANS_MAX, f"strategy {strategy.name} plans nothing that can happen"
+                if progress is not None:
+                    progress(self.machine.step, self.step_max)
+
+    def replay(self, records: RecordArray, end_step: int) -> None:
+        """Repeat exact choices up to position `end_step`, recording as the tap says. Raises DivergenceError."""
+        reason = self._run_plan(records, True, [])
+        if self.machine.step != end_step:
+            raise _diverged(self.machine, reason)
+        self._cut()
+
+    def footer(self, stop: str, console: bytes) -> TapeFooter:
+        """How the run ended; `console` is all that the guest printed from reset on."""
+        machine = self.machine
+        return TapeFooter(
+            stop=stop,
+            exit_status=machine.exit_status if stop == "exit" else None,
+            steps=machine.step,
+            state_hash=machine.state_hash(),
+            memory_hash=machine.memory_hash(),
+            events=self.event_count,
+            console_sha256=sha256(console).digest(),
+        )
+
+    def _run_plan(self, batch: RecordArray, exact: bool, interrupted: list[bool]) -> str:
+        """Execute one batch, cutting chunks on the way; "plan" when it is done, else why the run ended."""
+        index = done = 0
+        machine = self.machine
+        while True:
+            if interrupted:
+                return "interrupted"
+            if machine.step >= self.step_max:
+                return "steps"
+            stop = min(self._cut_step + CHUNK_STEPS, self.step_max)
+            reason, index, done = machine.execute(batch, index=index, done=done, step_max=stop, exact=exact)
+            if reason in ("diverged", "blocked"):
+                raise _diverged(machine, reason)
+            if reason == "events" or machine.step >= self._cut_step + CHUNK_STEPS:
+                self._cut()
+            if reason not in ("events", "steps"):
+                return reason
+
+    def _answer(self, strategy: Strategy, interrupted: list[bool]) -> None:
+        """Answer the first CPU that waits at the choice port."""
+        cpu = next(c for c in range(self.machine.cpus) if self.machine.waiting(c) == "choice")
+        for answer in (strategy.answer(self.machine, cpu), 0):
+            before = self.machine.step
+            self._run_plan(plan((Op.CHOICE, cpu, answer)), False, interrupted)
+            if self.machine.step != before or interrupted:
+                return
+        raise AssertionError(f"cpu{cpu} takes no answer")
+
+    def _end(self, reason: str) -> str:
+        self._cut()
+        return reason
+
+    def _cut(self) -> None:
+        """End the chunk here."""
+        machine = self.machine
+        self.console += machine.console_take()
+        if machine.step == self._cut_step:
+            return
+        records = records_of(machine.choices_take())
+        state_hash = machine.state_hash()
+        self._cut_step = machine.step
+        if self.writer is None:
+            self.stretches.append(Stretch(records, machine.step, state_hash))
+            return
+        self.writer.choices(records, machine.step, state_hash)
+        if machine.tap:
+            events = Events.from_tap(machine.events())
+            machine.events_clear()
+            self.event_count += len(events)
+            self.writer.events(events, machine.step, state_hash)
+            if machine.step >= self._checkpoint_step:
+                self._checkpoint(self.writer, state_hash)
+
+    def _checkpoint(self, writer: TapeWriter, state_hash: int) -> None:
+        machine = self.machine
+        self._checkpoint_step = machine.step + CHECKPOINT_STEPS
+        zero = bytes(PAGE_BYTES)
+        pages = ((frame, machine.read(frame * PAGE_BYTES, PAGE_BYTES)) for frame in machine.pages_written())
+        writer.checkpoint(
+            machine.step,
+            machine.state_save(),
+            STATE_VERSION,
+            state_hash,
+            [(frame, page) for frame, page in pages if page != zero],
+        )
+
+
+def _diverged(machine: Machine, reason: str) -> DivergenceError:
+    step = machine.step
+    return DivergenceError(
+        f"the recording cannot be followed at step {step}: its next choice is impossible there ({reason})",
+        step=step,
+        cpu=-1,
+        expected="the tape's next choice",
+        got=reason,
+    )
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[list[bool]]:
+    """Ctrl-C puts an element into the list instead of raising, so that no chunk is torn; the second one raises.
+
+    Only in the main thread, where Python allows it, and only if nobody has taken the signal for another use.
+    """
+    interrupted: list[bool] = []
+    before = getsignal(SIGINT)
+    if current_thread() is not main_thread() or before is None or not callable(before):
+        yield interrupted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if interrupted and callable(before):
+            before(number, frame)
+        interrupted.append(True)
+
+    signal(SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal(SIGINT, before)

@@ -1,0 +1,25 @@
+"""One file per strategy, headed by the paper it implements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from machine.errors import UsageError
+from recorder.schedule import Strategy
+from recorder.strategies.default import Default
+from recorder.strategies.random_walk import RandomWalk
+from recorder.strategies.replay import Replay
+
+__all__ = ["STRATEGIES", "Default", "RandomWalk", "Replay", "strategy"]
+
+STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {Default.name: Default, RandomWalk.name: RandomWalk}
+"""Strategies that can be asked for by name."""
+
+
+def strategy(name: str) -> Strategy:
+    """A new strategy of this name. Raises UsageError."""
+    try:
+        return STRATEGIES[name]()
+    except KeyError:
+        raise UsageError(f"unknown strategy {name!r}; there are {', '.join(sorted(STRATEGIES))}") from None

@@ -1,0 +1,49 @@
+"""The guest of `mini_guest.c`, built with the system's gcc, and prepared recordings of it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from machine import Machine
+from recorder import Prepared
+from recorder.record import prepare_image
+
+LINK = """
+ENTRY(_start)
+SECTIONS {
+  . = 0x10000 + 0x10000; .start : { *(.start) }
+  .text : { *(.text*) } .data : { *(.data*) *(.rodata*) } .bss : { *(.bss*) *(COMMON) }
+  /DISCARD/ : { *(.note*) *(.eh_frame*) *(.comment) }
+}
+"""
+
+
+@cache
+def image() -> bytes:
+    """The ELF file, with debug information."""
+    with tempfile.TemporaryDirectory() as folder:
+        script, out = Path(folder, "link"), Path(folder, "mini")
+        script.write_text(LINK)
+        source = Path(__file__).with_name("mini_guest.c")
+        flags = "-m32 -O1 -g -ffreestanding -nostdlib -static -no-pie -fno-pic -mgeneral-regs-only -fno-stack-protector"
+        command = ["gcc", *flags.split(), "-Wl,--build-id=none", f"-Wl,-T,{script}", "-o", str(out), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=source.parent, check=False)
+        assert done.returncode == 0, done.stderr
+        return out.read_bytes()
+
+
+@cache
+def prepared(cpus: int = 1, command_line: str = "hello") -> Prepared:
+    """The guest on `cpus` CPUs, at its `ready`."""
+    return prepare_image(
+        Machine(cpus=cpus, ram_bytes=8 << 20),
+        image(),
+        command_line,
+        scenario="mini",
+        variant="",
+        configuration=f"{cpus}cpu",
+        step_max=2_000_000,
+    )

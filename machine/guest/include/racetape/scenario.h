@@ -1,0 +1,24 @@
+/* A scenario: set up, trace_ready(), the part that is recorded. Returning ends the machine with status 0. */
+#ifndef RACETAPE_SCENARIO_H
+#define RACETAPE_SCENARIO_H
+
+#include <linux/mm.h>
+
+struct scenario {
+	const char *name;
+	void (*run)(void);
+};
+
+/* Ends with a row without a name. */
+extern const struct scenario scenarios[];
+
+void scenario_wrong_zone(void);
+
+/* scenarios/arrange.c: set-up helpers. */
+void hog_zone(enum zone_type type);
+struct page *hog_take(unsigned long pfn);
+void hog_release(unsigned long start_pfn, unsigned long end_pfn);
+void make_lru_page(struct page *page, enum lru_list lru);
+struct task_struct *make_task(const char *name, int cpu, void (*entry)(void *), void *argument);
+
+#endif

@@ -1,0 +1,103 @@
+/*
+ * Arranging memory before `ready`: take ALL of a zone, then give single pages a role and free chosen ranges. What stays
+ * taken plays the kernel's own unmovable memory.
+ */
+#include <linux/mm_inline.h>
+#include <linux/sched.h>
+#include <linux/swap.h>
+#include <racetape/scenario.h>
+
+/* Blocks taken, by their first page; page->private is the order. */
+static LIST_HEAD(hogged);
+
+static void hog_add(struct page *page, unsigned order)
+{
+	set_page_private(page, order);
+	list_add(&page->lru, &hogged);
+}
+
+/* Zones must be taken from the lowest up: requests fall back downwards. */
+void hog_zone(enum zone_type type)
+{
+	static const gfp_t gfp[MAX_NR_ZONES] = { __GFP_DMA, 0, __GFP_HIGHMEM };
+
+	drain_pages(get_cpu());
+	put_cpu();
+	/* No watermark may stop us, and movable: the pageblocks must not change their type. */
+	current->flags |= PF_MEMALLOC;
+	for (int order = MAX_ORDER - 1; order >= 0; order--) {
+		struct page *page;
+
+		while ((page = alloc_pages(gfp[type] | __GFP_MOVABLE, order)) != NULL)
+			hog_add(page, order);
+	}
+	current->flags &= ~PF_MEMALLOC;
+}
+
+static struct page *hog_find(unsigned long pfn)
+{
+	struct page *page;
+
+	list_for_each_entry(page, &hogged, lru) {
+		if (pfn >= page_to_pfn(page) && pfn < page_to_pfn(page) + (1UL << page_private(page)))
+			return page;
+	}
+	BUG();
+}
+
+/* Hand out the page `pfn`, with one reference; its block falls into halves around it. */
+struct page *hog_take(unsigned long pfn)
+{
+	struct page *page = hog_find(pfn);
+	unsigned order = page_private(page);
+
+	list_del(&page->lru);
+	while (order--) {
+		struct page *half = page + (1UL << order);
+
+		init_page_count(half);
+		if (pfn >= page_to_pfn(half)) {
+			hog_add(page, order);
+			page = half;
+		} else {
+			hog_add(half, order);
+		}
+	}
+	set_page_private(page, 0);
+	return page;
+}
+
+/* Free the taken blocks that lie wholly in [start_pfn, end_pfn). */
+void hog_release(unsigned long start_pfn, unsigned long end_pfn)
+{
+	struct page *page, *next;
+
+	list_for_each_entry_safe(page, next, &hogged, lru) {
+		unsigned order = page_private(page);
+
+		if (page_to_pfn(page) < start_pfn || page_to_pfn(page) + (1UL << order) > end_pfn)
+			continue;
+		list_del(&page->lru);
+		set_page_private(page, 0);
+		__free_pages(page, order);
+	}
+	drain_pages(get_cpu());
+	put_cpu();
+}
+
+/* A page of somebody's file, or of somebody's memory: all that accounting asks is PageSwapBacked. */
+void make_lru_page(struct page *page, enum lru_list lru)
+{
+	if (!is_file_lru(lru))
+		SetPageSwapBacked(page);
+	__lru_cache_add(page, lru);
+	lru_add_drain();
+}
+
+struct task_struct *make_task(const char *name, int cpu, void (*entry)(void *), void *argument)
+{
+	struct task_struct *task = do_fork(name, cpu, 0, entry, argument);
+
+	BUG_ON(!task);
+	return task;
+}

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from debugger.frames import is_helper, outside_headers
 from debugger.ghosts import ENTRIES, IRET, TRACE, Account, Counter, Finding, Tracepoints
 from debugger.progress import progress
 from debugger.report import Balance, DivergenceReport, Moment, family
@@ -19,9 +20,6 @@ from replayer import Timeline
 from traces import Events, Tape
 from traces.schema import DRAIN, LOAD, STORE, BoolArray
 
-HELPER_FOLDERS: Final = ("include/", "arch/x86/include/")
-"""Headers hold accounting and atomic primitives: true, but not what went wrong."""
-HELPER_FILES: Final = ("mm/vmstat.c",)
 PARTNERS: Final = {"NR_ISOLATED_ANON": "NR_ISOLATED_FILE", "NR_ISOLATED_FILE": "NR_ISOLATED_ANON"}
 """Items between which a page can be counted in as one and out as the other."""
 
@@ -116,8 +114,7 @@ class Query:
 
     def _owner(self, pc: int) -> Hashable:
         """The innermost function outside of headers: what a reader or writer of a counter is called by people."""
-        frames = self._symbols.frames(pc)
-        row = next((row for row in frames if not row.file.startswith(HELPER_FOLDERS)), frames[-1])
+        row = outside_headers(self._symbols.frames(pc))
         return row.function, row.file
 
     def _follow(self, accounts: list[Account]) -> None:
@@ -207,7 +204,7 @@ class Query:
         self._timeline.seek(event.step)
         self._cpu = event.cpu
         frames = self._unwinder.backtrace(self._machine.registers(event.cpu))
-        at = next((i for i, row in enumerate(frames) if not _is_helper(row.file)), 0)
+        at = next((i for i, row in enumerate(frames) if not is_helper(row.file)), 0)
         return Moment(
             step=event.step,
             cpu=event.cpu,
@@ -228,10 +225,6 @@ class Query:
             return self._symbols.source(file, line, 0)[0][1] if line else ""
         except ImageError:
             return ""
-
-
-def _is_helper(file: str) -> bool:
-    return file.startswith(HELPER_FOLDERS) or file in HELPER_FILES
 
 
 def first_divergence(tape: Tape | Timeline, counter: str) -> DivergenceReport:

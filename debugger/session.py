@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import drgn
 
 from debugger import commands as _commands  # noqa: F401  (fills the registry)
+from debugger.frames import outside_headers
 from debugger.progress import progress
 from debugger.registry import REGISTRY
 from debugger.state import Examination, Listing, Watch, signed
@@ -27,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class Session:
-    """State behind the prompt.
+    """State behind the prompt. It starts at the position `ready`, with the CPU selected that goes on there.
 
     Args:
         tape: an open tape; the session does not close it.
@@ -44,6 +45,8 @@ class Session:
         self.listing = Listing()
         self.examination = Examination()
         self.finished = False
+        # At position 0 paging is off and no name means anything yet; what was recorded starts at `ready`.
+        self.travel("starting", lambda: self.timeline.seek(self.timeline.ready_step))
         self.positions: list[int] = [self.timeline.step]
         self.position_at = 0
         self._last_line = ""
@@ -76,7 +79,11 @@ class Session:
         return output
 
     def _remember(self, start: int) -> None:
-        if self.timeline.step in (start, self.positions[self.position_at]):
+        if self.timeline.step == start:
+            return
+        # `list` starts again where the machine is now.
+        self.listing = Listing()
+        if self.timeline.step == self.positions[self.position_at]:
             return
         del self.positions[self.position_at + 1 :]
         self.positions = [*self.positions, self.timeline.step][-POSITIONS_MAX:]
@@ -118,8 +125,8 @@ class Session:
         return self.unwinder.backtrace(self.registers())
 
     def frame(self) -> Frame:
-        """The innermost source frame of the selected CPU now."""
-        return self.symbols.frames(self.pc)[0]
+        """Where the selected CPU is now: its innermost source frame that is not in a header."""
+        return outside_headers(self.symbols.frames(self.pc))
 
     def integer(self, text: str) -> int:
         """The integer (or address) that an expression means now. Raises ExpressionError."""
@@ -153,9 +160,14 @@ class Session:
 
     def stop_line(self) -> str:
         """Where we are: `@81204 cpu0 acct_isolated () at mm/compaction.c:231`."""
-        row = self.frame()
-        place = f" at {row.place}" if row.place else ""
-        return f"@{self.timeline.step} cpu{self.cpu} {row.function} (){place}"
+        return f"@{self.timeline.step} cpu{self.cpu} {self.place(self.pc)}"
+
+    def place(self, pc: int) -> str:
+        """An instruction's place: `acct_isolated () at mm/compaction.c:231 [atomic_add]`, helpers in brackets."""
+        frames = self.symbols.frames(pc)
+        row = outside_headers(frames)
+        text = f"{row.function} () at {row.place}" if row.place else f"{row.function} ()"
+        return text if row is frames[0] else f"{text} [{frames[0].function}]"
 
     def watch_value(self, watch: Watch) -> int:
         """The watched value in RAM now, signed if its type is."""

@@ -103,6 +103,7 @@ class Symbols:
         self.bits = 32 if machine == "EM_386" else 64
         self.program = self._program_load()
         self._frames: dict[int, tuple[Frame, ...]] = {}
+        self._definitions: dict[str, list[tuple[str, int]]] | None = None
 
     def _program_load(self) -> Any:
         architecture = drgn.Architecture.I386 if self.bits == 32 else drgn.Architecture.X86_64
@@ -223,9 +224,13 @@ class Symbols:
         """Names of all functions and variables, sorted: for completion."""
         return sorted({row.name for row in self.program.symbols() if row.name})
 
-    def symbolise(self, address: int) -> str:
-        """`name+0x12`; data inside a typed variable by its members; plain hexadecimal outside the image."""
-        data = self.name_of_data(address)
+    def symbolise(self, address: int, size_bytes: int | None = None) -> str:
+        """`name+0x12`; data inside a typed variable by its members; plain hexadecimal outside the image.
+
+        Args:
+            size_bytes: of the access, if it is one: names the member of that size instead of what begins there.
+        """
+        data = self.name_of_data(address, size_bytes)
         if data is not None:
             return data
         linked = self._linked(address)
@@ -236,8 +241,11 @@ class Symbols:
         offset = linked - symbol.address
         return f"{symbol.name}+{offset:#x}" if offset else str(symbol.name)
 
-    def name_of_data(self, address: int) -> str | None:
-        """A data address as C would write it, `contig_page_data.node_zones[1].vm_stat[18]`; None outside variables."""
+    def name_of_data(self, address: int, size_bytes: int | None = None) -> str | None:
+        """A data address as C would write it, `contig_page_data.node_zones[1].vm_stat[18]`; None outside variables.
+
+        An address is that of every aggregate which begins there; without `size_bytes` the largest one is named.
+        """
         try:
             symbol = self.program.symbol(address)
             if symbol.kind != drgn.SymbolKind.OBJECT:
@@ -248,7 +256,7 @@ class Symbols:
         # Two files may each have a static of this name, and drgn returns either.
         if variable.address_ != symbol.address:
             return None
-        return str(symbol.name) + _path_inside(variable.type_, address - symbol.address)
+        return str(symbol.name) + _path_inside(variable.type_, address - symbol.address, size_bytes)
 
     def enumerators(self, enum_name: str) -> dict[str, int]:
         """Enumerator name -> value of `enum enum_name`. Raises ExpressionError if there is no such enumeration."""
@@ -265,6 +273,12 @@ class Symbols:
         except ExpressionError:
             return {}
         return {value: name.removeprefix("TP_").lower() for name, value in rows.items()}
+
+    def definitions(self, function: str) -> list[tuple[str, int]]:
+        """(file, line) of every function of that name, also of those that are inlined everywhere. Sorted."""
+        if self._definitions is None:
+            self._definitions = definitions_of(self.image)
+        return sorted({(self.path(file), line) for file, line in self._definitions.get(function, ())})
 
     # -- expressions --
 
@@ -350,6 +364,40 @@ class Symbols:
         return list(enumerate(rows[first - 1 : line + context], first))
 
 
+def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:
+    """Function name -> (file, line) of its definitions, which drgn does not tell. Raises ImageError."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    try:
+        dwarf = ELFFile(io.BytesIO(image)).get_dwarf_info()
+        for unit in dwarf.iter_CUs():
+            program = dwarf.line_program_for_CU(unit)
+            if program is None:
+                continue
+            for entry in unit.iter_DIE_children(unit.get_top_DIE()):
+                attributes = entry.attributes
+                if entry.tag != "DW_TAG_subprogram" or "DW_AT_name" not in attributes:
+                    continue
+                if "DW_AT_declaration" in attributes or "DW_AT_decl_file" not in attributes:
+                    continue
+                file = _line_file(program.header, attributes["DW_AT_decl_file"].value)
+                name = attributes["DW_AT_name"].value.decode("utf-8", "replace")
+                found.setdefault(name, []).append((file, attributes["DW_AT_decl_line"].value))
+    except (ELFError, DWARFError, ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
+        raise ImageError(f"debug information of the guest image cannot be read ({error})") from error
+    return found
+
+
+def _line_file(header: Any, number: int) -> str:
+    """A path in a line program's file table; DWARF 4 counts from 1, DWARF 5 from 0."""
+    entry = header["file_entry"][number - (header["version"] < 5)]
+    folder = entry["dir_index"]
+    folders = header["include_directory"]
+    name = entry["name"].decode("utf-8", "replace")
+    if header["version"] < 5:
+        return str(os.path.join(folders[folder - 1].decode("utf-8", "replace"), name)) if folder else str(name)
+    return str(os.path.join(folders[folder].decode("utf-8", "replace"), name))
+
+
 def _segment(row: Any) -> Segment:
     return Segment(row["p_vaddr"], row["p_paddr"], row["p_memsz"], row.data(), bool(row["p_flags"] & 1))
 
@@ -362,28 +410,34 @@ def _unwrap(type_: Any) -> Any:
     return type_
 
 
-def _path_inside(type_: Any, offset: int) -> str:
-    """The C path from an object of `type_` to its byte `offset`."""
+def _path_inside(type_: Any, offset: int, size_bytes: int | None) -> str:
+    """The C path from an object of `type_` to its byte `offset`: as far down as `size_bytes` asks for."""
     path = ""
+    named = True  # An anonymous member has no name of its own to stop at.
     while True:
-        if offset == 0 and _unwrap(type_).kind not in (
-            drgn.TypeKind.STRUCT,
-            drgn.TypeKind.UNION,
-            drgn.TypeKind.ARRAY,
-        ):
+        inner = _unwrap(type_)
+        aggregate = inner.kind in (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION, drgn.TypeKind.ARRAY)
+        if named and offset == 0 and (not aggregate or size_bytes is None or _size(inner) <= size_bytes):
             return path
         type_ = type_.unaliased()
-        if type_.kind == drgn.TypeKind.ARRAY and type_.length and drgn.sizeof(type_.type):
-            index, offset = divmod(offset, drgn.sizeof(type_.type))
+        if type_.kind == drgn.TypeKind.ARRAY and type_.length and _size(type_.type):
+            index, offset = divmod(offset, _size(type_.type))
             path += f"[{index}]"
+            named = True
             type_ = type_.type
             continue
         member = _member_at(type_, offset)
         if member is None:
             return path + (f"+{offset:#x}" if offset else "")
-        path += f".{member.name}" if member.name else ""
+        named = bool(member.name)
+        path += f".{member.name}" if named else ""
         offset -= member.bit_offset // 8
         type_ = member.type
+
+
+def _size(type_: Any) -> int:
+    """Bytes of a type; 0 for an incomplete one."""
+    return int(drgn.sizeof(type_)) if type_.is_complete() else 0
 
 
 def _member_at(type_: Any, offset: int) -> Any:
@@ -391,6 +445,6 @@ def _member_at(type_: Any, offset: int) -> Any:
         return None
     for member in type_.members or ():
         start = member.bit_offset // 8
-        if start <= offset < start + (drgn.sizeof(member.type) if member.type.is_complete() else 0):
+        if start <= offset < start + _size(member.type):
             return member
     return None

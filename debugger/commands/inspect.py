@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import drgn
+
 from debugger.commands.arguments import complete_symbol, count_of, nothing
 from debugger.registry import REGISTRY
 from machine.errors import ExpressionError, ImageError, UsageError
@@ -57,14 +59,12 @@ def info_cpus(session: Session, arguments: str) -> str:
     lines = []
     for cpu in range(session.cpus):
         values = session.registers(cpu)
-        frame = session.symbols.frames(values["rip"])[0]
         waits = machine.waiting(cpu)
         state = f"waits ({waits})" if waits else "runs"
         held = machine.store_buffer_entries(cpu)
         mark = "*" if cpu == session.cpu else " "
-        place = f"{frame.function} () at {frame.place}" if frame.place else frame.function
         lines.append(
-            f"{mark} cpu{cpu}  {state:<14} {values['rip']:#x} {place}  #{values['retired']}"
+            f"{mark} cpu{cpu}  {state:<14} {values['rip']:#x} {session.place(values['rip'])}  #{values['retired']}"
             f"  store buffer {len(held)}/{machine.store_buffer}  tlb {len(machine.tlb_entries(cpu))}"
         )
         name = session.symbols.symbolise
@@ -110,35 +110,41 @@ def list_(session: Session, arguments: str) -> str:
     `list -` shows the lines before those shown last."""
     state = session.listing
     text = arguments.strip()
-    frame = session.frame()
     if text == "-" and state.file:
         if state.first_line <= 1:
             raise UsageError(f"list: {state.file} was shown from its first line on")
         return _lines(session, state.file, max(1, state.first_line - LIST_LINES), state.first_line - 1)
     if text and text != "-":
-        file, line = _place(session, text)
-        state.next_line = 0
+        places = _places(session, text)
     elif state.file and state.next_line:
         return _lines(session, state.file, state.next_line, state.next_line + LIST_LINES - 1)
     else:
+        frame = session.frame()
         if not frame.file:
             raise UsageError(f"no source is known for {session.symbols.symbolise(session.pc)}")
-        file, line = frame.file, frame.line
-    first = max(1, line - LIST_LINES // 2)
-    return _lines(session, file, first, first + LIST_LINES - 1)
+        places = [(frame.file, frame.line)]
+    texts = []
+    for file, line in places:
+        first = max(1, line - LIST_LINES // 2)
+        shown = _lines(session, file, first, first + LIST_LINES - 1)
+        texts.append(shown if len(places) == 1 else f"{file}:{line}:\n{shown}")
+    return "\n".join(texts)
 
 
-def _place(session: Session, text: str) -> tuple[str, int]:
-    """(file, line) that an argument of `list` means. Raises UsageError, ExpressionError."""
+def _places(session: Session, text: str) -> list[tuple[str, int]]:
+    """(file, line) of everything that an argument of `list` means. Raises UsageError, ExpressionError."""
     file, colon, line = text.rpartition(":")
     if line.isascii() and line.isdigit():
         if not colon:
             file = session.listing.file or session.frame().file
-        return file, max(1, int(line))
+        return [(file, max(1, int(line)))]
+    places = session.symbols.definitions(text)
+    if places:
+        return places
     frame = session.symbols.frames(session.integer(text))[-1]
     if not frame.file:
         raise UsageError(f"no source is known for '{text}'")
-    return frame.file, frame.line
+    return [(frame.file, frame.line)]
 
 
 def _lines(session: Session, file: str, first: int, last: int) -> str:
@@ -181,16 +187,43 @@ def event_text(session: Session, row: Event) -> str:
     """One event as one line: step, CPU, kind, place in memory, value, code."""
     symbols = session.symbols
     if row.name == "trace":
-        name = symbols.tracepoints().get(row.phys, str(row.phys))
-        what = f"{name} {symbols.symbolise(row.value)} {symbols.symbolise(row.addr)}"
+        what = trace_text(session, row)
     elif row.name in ("load", "store", "drain"):
-        what = f"{symbols.symbolise(row.addr)} = {row.value:#x} ({row.size} bytes)"
+        what = f"{symbols.symbolise(row.addr, row.size)} = {row.value:#x} ({row.size} bytes)"
     elif row.name in ("fault", "interrupt", "ipi", "soft_interrupt"):
         what = f"vector {row.info}"
     else:
         what = f"addr {row.addr:#x} value {row.value:#x}"
+    return f"@{row.step} cpu{row.cpu} {row.name:<9} {what}  by {session.place(row.pc)}"
+
+
+def trace_text(session: Session, row: Event) -> str:
+    """A tracepoint with its two arguments, in words where docs/platform.md says what they are."""
+    symbols = session.symbols
+    name = symbols.tracepoints().get(row.phys, str(row.phys))
     try:
-        frame = symbols.frames(row.pc)[0]
+        if name == "sched_switch":
+            before, after = (
+                f'"{_text(session, f"((struct task_struct *){at})->comm")}"' for at in (row.value, row.addr)
+            )
+            return f"{name} {before} -> {after}"
+        if name in ("ghost", "vmstat"):
+            items = {value: item for item, value in symbols.enumerators("zone_stat_item").items()}
+            item = row.addr >> 24 if name == "ghost" else row.addr
+            if name == "vmstat":
+                zone = _text(session, f"((struct zone *){row.value})->name")
+                return f"{name} zone {zone} {items.get(item, item)}"
+            delta = row.addr & 0xFFFFFF
+            signed = delta - (1 << 24) if delta & 0x800000 else delta
+            return f"{name} page {row.value:#x} {items.get(item, item)} {signed:+}"
     except ExpressionError:
-        return f"@{row.step} cpu{row.cpu} {row.name:<9} {what}"
-    return f"@{row.step} cpu{row.cpu} {row.name:<9} {what}  by {frame.function} ({frame.place or hex(row.pc)})"
+        pass
+    return f"{name} {symbols.symbolise(row.value)} {symbols.symbolise(row.addr)}"
+
+
+def _text(session: Session, expression: str) -> str:
+    """The characters that a C string or character array holds. Raises ExpressionError."""
+    try:
+        return str(session.symbols.evaluate(expression).string_().decode("ascii", "replace"))
+    except (drgn.FaultError, TypeError) as error:
+        raise ExpressionError(str(error)) from error

@@ -70,8 +70,8 @@ def examine(session: Session, arguments: str) -> str:
     return "\n".join(lines)
 
 
-def _label(session: Session, address: int) -> str:
-    name = session.symbols.symbolise(address)
+def _label(session: Session, address: int, size_bytes: int | None = None) -> str:
+    name = session.symbols.symbolise(address, size_bytes)
     return f"{address:#x}" if name.startswith("0x") else f"{address:#x} <{name}>"
 
 
@@ -82,7 +82,7 @@ def _numbers(session: Session, address: int, count: int, letter: str, size_bytes
     lines = []
     for start in range(0, count, row_count):
         texts = [number_text(value, letter, size_bytes, session) for value in values[start : start + row_count]]
-        lines.append(f"{_label(session, address + start * size_bytes)}:\t" + "\t".join(texts))
+        lines.append(f"{_label(session, address + start * size_bytes, size_bytes)}:\t" + "\t".join(texts))
     return lines, address + count * size_bytes
 
 

@@ -123,8 +123,7 @@ def _run(session: Session, count: int, *, forward: bool) -> str:
         return f"{session.stop_line()}\nReached {AT_END if forward else AT_START}{why}."
     event = stop.hits[0].event
     # A store may have waited in the buffer: then the writing instruction lies behind the program counter.
-    frame = session.symbols.frames(event.pc)[0]
-    place = f" at {frame.place}" if frame.place else ""
+    place = session.place(event.pc)
     if event.name == "drain":
         place += " (its store drains)"
     texts = [
@@ -132,7 +131,7 @@ def _run(session: Session, count: int, *, forward: bool) -> str:
         for hit in stop.hits
     ]
     undone = "" if forward else "   (undone)"
-    return f"@{event.step} cpu{event.cpu} {frame.function} (){place}   {'; '.join(texts)}{undone}"
+    return f"@{event.step} cpu{event.cpu} {place}   {'; '.join(texts)}{undone}"
 
 
 @REGISTRY.command(

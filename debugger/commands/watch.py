@@ -40,6 +40,8 @@ def watch_(session: Session, arguments: str) -> str:
     last = lvalue.address + lvalue.size_bytes - 1
     if phys < 0:
         raise UsageError(f"watch: {lvalue.address:#x} is not mapped at @{session.timeline.step}")
+    if phys + lvalue.size_bytes > session.tape.header.ram_bytes:
+        raise UsageError(f"watch: {lvalue.address:#x} is no RAM at @{session.timeline.step}; 'seek ready' comes first")
     if translate(session.cpu, last) != phys + lvalue.size_bytes - 1:
         raise UsageError(f"watch: '{arguments}' crosses pages that do not lie side by side; watch a part of it")
     watch = Watch(session.watch_next, lvalue, phys)

@@ -66,7 +66,7 @@ def test_ctrl_c_is_reported_with_the_place(session: Session, capsys: Capture, mo
 
     monkeypatch.setattr(session.timeline, "forward", interrupted)
     assert not prompt.perform(session, "si")
-    assert capsys.readouterr().err == "Interrupted; still at @0.\n"
+    assert capsys.readouterr().err == "Interrupted; still at @17.\n"
 
 
 @pytest.mark.parametrize(

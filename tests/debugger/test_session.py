@@ -35,6 +35,7 @@ def runs(session: Session, command: str) -> Iterator[str]:
 
 
 def test_continue_stops_at_every_write_just_behind_it(session: Session) -> None:
+    session.execute("seek start")
     session.execute("watch counter")
     expected = writes(session, "counter")
     assert len(expected) >= 5
@@ -92,6 +93,7 @@ def test_forwards_and_backwards_meet_on_either_side_of_a_write(session: Session)
 
 
 def test_counts(session: Session) -> None:
+    session.execute("seek start")
     session.execute("watch counter")
     steps = writes(session, "counter")
     session.execute("c 3")
@@ -131,6 +133,8 @@ def test_ends_of_the_tape_say_so(session: Session) -> None:
 
 def test_the_prompt_is_a_clock(session: Session) -> None:
     last = session.timeline.last_step
+    assert session.prompt().startswith(f"cpu0 @17/{last} 27%")  # a session starts at ready
+    session.execute("seek start")
     assert session.prompt() == f"cpu0 @0/{last} start> "
     session.execute("seek end")
     assert session.prompt() == f"cpu0 @{last}/{last} end> "
@@ -211,6 +215,7 @@ def test_history_of_positions(session: Session) -> None:
 
 
 def test_an_empty_line_repeats_steps_but_not_seeks(session: Session) -> None:
+    session.execute("seek start")
     session.execute("si 3")
     session.execute("")
     assert session.timeline.step == 6

@@ -55,6 +55,10 @@ def test_names(symbols: Symbols) -> None:
     assert symbols.symbolise(data + 28 + 17) == "contig_page_data.node_zones[1].vm_stat[2].counter+0x1"
     assert symbols.symbolise(data + 24) == "contig_page_data.node_zones[0].next"
     assert symbols.symbolise(symbols.symbol("hidden").address) == "hidden"
+    assert symbols.symbolise(data + 28) == "contig_page_data.node_zones[1]"
+    assert symbols.symbolise(data + 28, 4) == "contig_page_data.node_zones[1].name"
+    assert symbols.symbolise(data + 28 + 8, 4) == "contig_page_data.node_zones[1].vm_stat[0]"
+    assert symbols.symbolise(data, 1000) == "contig_page_data"
     assert symbols.symbolise(0x1234) == "0x1234"
     assert symbols.name_of_data(code) is None
     assert "acct_isolated" not in symbols.symbol_names()
@@ -72,6 +76,16 @@ def test_every_byte_of_a_variable_has_a_name_that_leads_back(symbols: Symbols) -
         if "bits" in path:  # bit-fields have no address
             continue
         assert symbols.lvalue(path).address + int(extra or "0", 16) == base + offset
+
+
+def test_definitions_of_functions_inlined_everywhere(symbols: Symbols, image_path: Path) -> None:
+    ((file, line),) = symbols.definitions("acct_isolated")
+    assert Path(file).name == "compaction.c"
+    source = (image_path.parent / "compaction.c").read_text().splitlines()
+    assert source[line - 1].startswith("static void acct_isolated")
+    ((file, line),) = symbols.definitions("atomic_add")
+    assert (Path(file).name, line) == ("atomic.h", 2)
+    assert symbols.definitions("nope") == []
 
 
 def test_enumerations(symbols: Symbols) -> None:

@@ -120,7 +120,8 @@ def scenarios() -> tuple[Scenario, ...]:
 
 
 def _scenario_parse(row: dict[str, Any]) -> Scenario:
-    return Scenario(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return Scenario(**fields)
 
 
 def scenario(name: str) -> Scenario:

@@ -167,7 +167,7 @@ int do_huge_pmd_wp_page(struct mm_struct *mm, struct vm_area_struct *vma, unsign
 		return VM_FAULT_OOM;
 	}
 	for (unsigned long i = 0; i < HPAGE_PMD_NR; i++) {
-		copy_highpage(new_page + i, page + i);
+		copy_highpage_start(new_page + i, page + i, HPAGE_TOUCHED_BYTES);
 		cond_resched();
 	}
 	__SetPageUptodate(new_page);

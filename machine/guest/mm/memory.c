@@ -53,7 +53,7 @@ void clear_huge_page(struct page *page, unsigned long addr, unsigned pages_per_h
 	(void)addr;
 	for (unsigned i = 0; i < pages_per_huge_page; i++) {
 		cond_resched();
-		clear_highpage(page + i);
+		clear_highpage_start(page + i, HPAGE_TOUCHED_BYTES);
 	}
 }
 
@@ -339,9 +339,12 @@ void unmap_vma(struct vm_area_struct *vma)
 	}
 }
 
-void free_pgtables(struct mm_struct *mm)
+/* All vmas are unmapped: what is left under them is empty page tables. */
+void free_pgtables(struct vm_area_struct *vma)
 {
-	for (unsigned i = 0; i < KERNEL_PGD_BOUNDARY; i++) {
+	struct mm_struct *mm = vma->vm_mm;
+
+	for (unsigned long i = pgd_index(vma->vm_start); i <= pgd_index(vma->vm_end - 1); i++) {
 		pmd_t pmd = mm->pgd[i];
 
 		if (pmd_none(pmd))

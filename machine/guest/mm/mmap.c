@@ -74,9 +74,9 @@ void exit_mmap(struct mm_struct *mm)
 
 	for (vma = mm->mmap; vma; vma = vma->vm_next)
 		unmap_vma(vma);
-	free_pgtables(mm);
 	for (vma = mm->mmap; vma; vma = next) {
 		next = vma->vm_next;
+		free_pgtables(vma);
 		unlink_anon_vmas(vma);
 		kmem_cache_free(&vm_area_cache, vma);
 	}

@@ -166,7 +166,7 @@ void pte_free(struct mm_struct *mm, struct page *page);
 int __pte_alloc(struct mm_struct *mm, pmd_t *pmd);
 int copy_page_range(struct mm_struct *dst_mm, struct mm_struct *src_mm, struct vm_area_struct *vma);
 void unmap_vma(struct vm_area_struct *vma);
-void free_pgtables(struct mm_struct *mm);
+void free_pgtables(struct vm_area_struct *vma);
 
 /* mm/mmap.c */
 struct vm_area_struct *find_vma(struct mm_struct *mm, unsigned long address);
@@ -184,22 +184,25 @@ void paging_init(void);
 void mem_init(void);
 void *alloc_bootmem(unsigned long size);
 
-static inline void clear_highpage(struct page *page)
+static inline void clear_highpage_start(struct page *page, unsigned long size)
 {
 	void *address = kmap_atomic(page);
 
-	clear_page(address);
+	clear_words(address, size);
 	kunmap_atomic(address);
 }
 
-static inline void copy_highpage(struct page *to, struct page *from)
+static inline void copy_highpage_start(struct page *to, struct page *from, unsigned long size)
 {
 	void *source = kmap_atomic(from);
 	void *target = kmap_atomic(to);
 
-	copy_page(target, source);
+	copy_words(target, source, size);
 	kunmap_atomic(target);
 	kunmap_atomic(source);
 }
+
+#define clear_highpage(page) clear_highpage_start(page, PAGE_SIZE)
+#define copy_highpage(to, from) copy_highpage_start(to, from, PAGE_SIZE)
 
 #endif

@@ -23,7 +23,7 @@
 #define HPAGE_PMD_ORDER 4
 #define SWAP_CLUSTER_MAX 4UL
 /* Three zones in a row, above the kernel. HighMem starts on a 4 MB frame, as a huge pmd demands. */
-#define ARCH_PFN_OFFSET 1728UL
+#define ARCH_PFN_OFFSET 1712UL
 #define SMALL_DMA_END 1792UL
 #define SMALL_NORMAL_END 2048UL
 #define SMALL_HIGHMEM_END 2096UL
@@ -36,10 +36,10 @@
 #endif
 
 /*
- * How much of a page clear_page() and copy_page() touch: one cache line. RAM starts as zeros and no scenario looks
- * beyond a page's first line, so the result is the same, and clearing a 4 MB huge page costs 16 thousand stores
- * instead of a million, each of which would be a step of the recording.
+ * How much of each page of a huge page is cleared or copied: one cache line. RAM starts as zeros and no scenario looks
+ * beyond a page's first line, so the result is the same, and a 4 MB huge page costs 16 thousand stores instead of a
+ * million, each of which would be a step of the recording. Everything else is cleared and copied whole.
  */
-#define PAGE_TOUCHED_WORDS 16
+#define HPAGE_TOUCHED_BYTES 64
 
 #endif

@@ -91,13 +91,14 @@ void mem_init(void)
 
 pgd_t *pgd_alloc(void)
 {
-	pgd_t *pgd = (pgd_t *)get_zeroed_page(GFP_KERNEL);
+	pgd_t *pgd = (pgd_t *)__get_free_pages(GFP_KERNEL, 0);
 
 	if (!pgd)
 		return NULL;
+	clear_words(pgd, KERNEL_PGD_BOUNDARY * sizeof(pgd_t));
 	/* The kernel's part never changes after boot: all directories share its tables. */
-	for (unsigned i = KERNEL_PGD_BOUNDARY; i < PTRS_PER_PGD; i++)
-		pgd[i] = swapper_pg_dir[i];
+	copy_words(pgd + KERNEL_PGD_BOUNDARY, swapper_pg_dir + KERNEL_PGD_BOUNDARY,
+		   (PTRS_PER_PGD - KERNEL_PGD_BOUNDARY) * sizeof(pgd_t));
 	return pgd;
 }
 

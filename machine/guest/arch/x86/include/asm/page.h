@@ -22,21 +22,22 @@
 #define __pa(x) ((unsigned long)(x) - PAGE_OFFSET)
 #define __va(x) ((void *)((unsigned long)(x) + PAGE_OFFSET))
 
-/* clear_page and copy_page stop after what any scenario can have touched: racetape/config.h. */
-static inline void clear_page(void *page)
+static inline void clear_words(void *to, unsigned long size)
 {
-	u32 *word = page;
-	u32 count = PAGE_TOUCHED_WORDS;
+	unsigned long count = size / 4;
 
-	asm volatile("cld; rep; stosl" : "+D" (word), "+c" (count) : "a" (0) : "memory");
+	asm volatile("cld; rep; stosl" : "+D" (to), "+c" (count) : "a" (0) : "memory");
 }
 
-static inline void copy_page(void *to, const void *from)
+static inline void copy_words(void *to, const void *from, unsigned long size)
 {
-	u32 count = PAGE_TOUCHED_WORDS;
+	unsigned long count = size / 4;
 
 	asm volatile("cld; rep; movsl" : "+D" (to), "+S" (from), "+c" (count) : : "memory");
 }
+
+#define clear_page(page) clear_words(page, PAGE_SIZE)
+#define copy_page(to, from) copy_words(to, from, PAGE_SIZE)
 #endif
 
 #endif

@@ -181,9 +181,8 @@ ALWAYS_INLINE enum status pusha(struct cpu *c, const struct op *op, uint32_t siz
 {
 	(void)op;
 	(void)memory;
-	uint64_t old = c->s.gpr[RSP], addr;
-	TRY(linear(c, SS, (old - 8 * size) & stack_mask(c), 8 * size, true, &addr));
-	TRY(access_probe_write(c, addr, 8 * size, false));
+	uint64_t old = c->s.gpr[RSP];
+	TRY(stack_probe(c, size, 8));
 	for (uint32_t reg = 0; reg < 8; reg++) {
 		enum status status = stack_push(c, size, (reg == RSP ? old : c->s.gpr[reg]) & size_mask(size));
 		if (status != STATUS_OK) {
@@ -215,9 +214,12 @@ ALWAYS_INLINE enum status enter(struct cpu *c, const struct op *op, uint32_t siz
 	(void)memory;
 	uint32_t level = op->selector & 31;
 	uint64_t old_sp = c->s.gpr[RSP], frame_base = c->s.gpr[RBP], addr, value;
-	uint32_t stored = (level + 1) * size;
-	TRY(linear(c, SS, (old_sp - stored) & stack_mask(c), stored, true, &addr));
-	TRY(access_probe_write(c, addr, stored, false));
+	/* The pushes: the old frame pointer, level - 1 outer ones and the new one. Then the frame is set aside, and a
+	 * write at its end has to be possible (SDM, ENTER). */
+	uint32_t pushes = level ? level + 1 : 1;
+	TRY(stack_probe(c, size, pushes));
+	TRY(linear(c, SS, (old_sp - pushes * size - (uint64_t)op->immediate) & stack_mask(c), size, true, &addr));
+	TRY(access_probe_write(c, addr, size, false));
 	TRY(stack_push(c, size, reg_get(c, RBP, size)));
 	uint64_t frame = c->s.gpr[RSP];
 	enum status status = STATUS_OK;

@@ -107,12 +107,12 @@ static enum status far_jump(struct cpu *c, uint16_t selector, uint64_t offset)
 static enum status far_call(struct cpu *c, uint32_t size, uint16_t selector, uint64_t offset)
 {
 	struct segment_register old = c->s.segment[CS];
-	uint64_t addr;
-	TRY(linear(c, SS, (c->s.gpr[RSP] - 2 * size) & stack_mask(c), 2 * size, true, &addr));
-	TRY(access_probe_write(c, addr, 2 * size, false));
+	/* The new code segment is checked before the stack. */
 	TRY(segment_load_code(c, selector, cpu_privilege(c), false));
 	uint64_t pointer = c->s.gpr[RSP];
-	enum status status = stack_push(c, size, old.selector);
+	enum status status = stack_probe(c, size, 2);
+	if (status == STATUS_OK)
+		status = stack_push(c, size, old.selector);
 	if (status == STATUS_OK)
 		status = stack_push(c, size, c->s.rip & size_mask(size));
 	if (status != STATUS_OK) {

@@ -43,9 +43,9 @@ static enum status stack_from_tss(struct cpu *c, uint32_t privilege, struct stac
 static enum status push_frame(struct cpu *c, struct stack *stack, const uint32_t *words, uint32_t count)
 {
 	uint64_t mask = stack->ss.flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
-	uint64_t lowest = (stack->ss.base + ((stack->pointer - 4 * count) & mask)) & 0xffffffff;
 	/* All of it or nothing: a frame half pushed could not be taken back once others see it. */
-	TRY(access_probe_write(c, lowest, 4 * count, true));
+	for (uint32_t i = 1; i <= count; i++)
+		TRY(access_probe_write(c, stack->ss.base + ((stack->pointer - 4 * i) & mask), 4, true));
 	for (uint32_t i = 0; i < count; i++) {
 		stack->pointer = (stack->pointer - 4) & mask;
 		TRY(access_store_slow(c, (stack->ss.base + stack->pointer) & 0xffffffff, 4, words[i], EVENT_IMPLICIT));

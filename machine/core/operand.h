@@ -51,6 +51,9 @@ ALWAYS_INLINE void reg_set(struct cpu *c, uint32_t reg, uint32_t size, uint64_t 
 	}
 }
 
+/* Checks that `count` pushes of `size` bytes would succeed, in their order, without making any. */
+enum status stack_probe(struct cpu *c, uint32_t size, uint32_t count);
+
 /* Rights and limit of a segment that is not flat. */
 enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write);
 

@@ -82,6 +82,17 @@ enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint
 	return last > s->limit ? fault_raise_error(c, vector, 0) : STATUS_OK;
 }
 
+enum status stack_probe(struct cpu *c, uint32_t size, uint32_t count)
+{
+	uint64_t pointer = c->s.gpr[RSP], addr;
+	for (uint32_t i = 0; i < count; i++) {
+		pointer = (pointer - size) & stack_mask(c);
+		TRY(linear(c, SS, pointer, size, true, &addr));
+		TRY(access_probe_write(c, addr, size, false));
+	}
+	return STATUS_OK;
+}
+
 static enum status load_stack(struct cpu *c, uint16_t selector)
 {
 	uint64_t descriptor;

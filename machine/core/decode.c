@@ -204,17 +204,23 @@ static enum decode_result invalid(const uint8_t *bytes, size_t available, struct
 	return DECODE_INVALID;
 }
 
+static enum decode_result too_long(const uint8_t *bytes, size_t available, struct op *op)
+{
+	invalid(bytes, available, op);
+	op->handler = exec_too_long;
+	return DECODE_INVALID;
+}
+
 enum decode_result decode_bytes(const struct decode_table *table, const uint8_t *bytes, size_t available,
 				bool code_32bit, struct op *op)
 {
 	bool limited = available >= INSTRUCTION_SIZE_MAX;
 	struct reader r = {bytes, limited ? INSTRUCTION_SIZE_MAX : (uint32_t)available, 0};
 	/* Running out of bytes: an error if all 15 were there, else a matter of getting more. */
-	enum decode_result out_of_bytes = limited ? DECODE_INVALID : DECODE_SHORT;
 #define NEED(condition)                                                                     \
 	do {                                                                                \
 		if (!(condition))                                                           \
-			return out_of_bytes == DECODE_SHORT ? DECODE_SHORT : invalid(bytes, available, op); \
+			return limited ? too_long(bytes, available, op) : DECODE_SHORT;      \
 	} while (0)
 
 	struct prefixes prefix = {.segment = SEGMENT_COUNT};

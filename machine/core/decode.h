@@ -33,7 +33,7 @@ enum decode_result { DECODE_OK, DECODE_SHORT, DECODE_INVALID };
 
 void decode_table_init(struct decode_table *table);
 /* Decodes the instruction at the front of `bytes`. DECODE_SHORT: more than `available` bytes are needed. On
- * DECODE_INVALID the op raises #UD when executed. */
+ * DECODE_INVALID the op raises #UD (#GP if it is longer than 15 bytes) when executed. */
 enum decode_result decode_bytes(const struct decode_table *table, const uint8_t *bytes, size_t available,
 				bool code_32bit, struct op *op);
 

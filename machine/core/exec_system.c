@@ -12,6 +12,12 @@ enum status exec_undefined(struct cpu *c, const struct op *op)
 	return STATUS_FAULT;
 }
 
+enum status exec_too_long(struct cpu *c, const struct op *op)
+{
+	(void)op;
+	return fault_raise_error(c, VECTOR_GP, 0);
+}
+
 static enum status require_supervisor(struct cpu *c)
 {
 	return cpu_privilege(c) ? fault_raise_error(c, VECTOR_GP, 0) : STATUS_OK;
@@ -193,8 +199,7 @@ ALWAYS_INLINE enum status mov_r_cr(struct cpu *c, const struct op *op, uint32_t 
 	case 0: value = c->s.cr0; break;
 	case 2: value = c->s.cr2; break;
 	case 3: value = c->s.cr3; break;
-	case 4: value = c->s.cr4; break;
-	default: return fault_raise(c, VECTOR_UD);
+	default: value = c->s.cr4; break; /* the table has no rows for others */
 	}
 	reg_set(c, op->rm, 4, value);
 	return STATUS_OK;
@@ -213,8 +218,6 @@ ALWAYS_INLINE enum status mov_cr_r(struct cpu *c, const struct op *op, uint32_t 
 		return fault_raise_error(c, VECTOR_GP, 0);
 	if (op->reg == 0 && (value & CR0_PG) && !(value & CR0_PE))
 		return fault_raise_error(c, VECTOR_GP, 0);
-	if (op->reg != 0 && op->reg != 2 && op->reg != 3 && op->reg != 4)
-		return fault_raise(c, VECTOR_UD);
 	tap_event(c, EVENT_control, 0, 0, value, 4, op->reg);
 	switch (op->reg) {
 	case 0: {
@@ -243,8 +246,6 @@ HANDLERS(mov_cr_r)
 
 ALWAYS_INLINE enum status mov_e_s(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
-	if (op->reg >= SEGMENT_COUNT)
-		return fault_raise(c, VECTOR_UD);
 	uint16_t selector = c->s.segment[op->reg].selector;
 	return memory ? e_set(c, op, 2, true, selector) : e_set(c, op, size, false, selector);
 }
@@ -260,8 +261,6 @@ ALWAYS_INLINE enum status mov_s_e(struct cpu *c, const struct op *op, uint32_t s
 {
 	(void)size;
 	uint64_t selector;
-	if (op->reg >= SEGMENT_COUNT || op->reg == CS)
-		return fault_raise(c, VECTOR_UD);
 	TRY(e_get(c, op, 2, memory, &selector));
 	TRY(segment_load(c, op->reg, (uint16_t)selector));
 	shadow_after_stack_load(c, op->reg);

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from debugger.session import Session
-from machine import Machine, images
-from machine._core import AUTO, DRAIN, HOLD, RUN
-from recorder.record import Prepared, ready_identifier
+from machine import Machine
+from machine._core import DRAIN, HOLD, RUN
+from recorder.record import Prepared, prepare, prepare_image
 from recorder.schedule import auto, plan
-from recorder.session import Stretch
 from traces import Tape
-from traces.schema import RecordArray, records_of
+from traces.schema import RecordArray
 
 SOURCE = """
 enum tracepoint { TP_NONE, TP_READY, TP_MARK };
@@ -120,15 +119,8 @@ def tiny_tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, cwd=folder, check=True, timeout=60)
     image = (folder / "tiny.elf").read_bytes()
     machine = Machine(cpus=2, ram_bytes=1 << 20)
-    images.boot(machine, image, "")
-    at_reset = machine.snapshot()
-    machine.stop_at_trace = ready_identifier(image)
-    machine.choices_take()
-    reason, _, _ = machine.execute(plan((AUTO, 0, 1 << 20)))
-    assert reason == "trace"
-    boot = Stretch(records_of(machine.choices_take()), machine.step, machine.state_hash())
-    prepared = Prepared(
-        "tiny", "plain", "smp2", machine, image, "", 1 << 20, machine.step, [boot], b"", at_reset, machine.snapshot()
+    prepared = prepare_image(
+        machine, image, "", scenario="tiny", variant="plain", configuration="smp2", step_max=1 << 20
     )
     prepared.record(folder / "tiny.tape", strategy=Scripted())
     return folder / "tiny.tape"
@@ -139,3 +131,23 @@ def session(tiny_tape: Path) -> Iterator[Session]:
     """A fresh session on the tiny tape."""
     with Tape(tiny_tape) as tape:
         yield Session(tape)
+
+
+@pytest.fixture(scope="session")
+def wrong_zone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Records scenario wrong-zone-small: (variant, configuration, strategy, seed) -> tape, each only once."""
+    folder = tmp_path_factory.mktemp("wrong-zone")
+    prepared: dict[tuple[str, str], Prepared] = {}
+
+    def record(
+        variant: str = "buggy", configuration: str = "up-2level", strategy: str = "default", seed: int = 0
+    ) -> Path:
+        path = folder / f"{variant}-{configuration}-{strategy}-{seed}.tape"
+        if not path.exists():
+            key = variant, configuration
+            if key not in prepared:
+                prepared[key] = prepare("wrong-zone-small", variant, configuration)
+            prepared[key].record(path, strategy=strategy, seed=seed)
+        return path
+
+    return record

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from machine import Machine, Snapshot, images
-from machine.errors import ImageError
+from machine.errors import ImageError, UsageError
 from machine.symbols import Symbols
 from recorder.schedule import Strategy
 from recorder.session import Session, Stretch
@@ -116,8 +116,10 @@ class Prepared:
             progress: called now and then with (step, most steps).
         Raises:
             TapeError: the tape cannot be written; what was written before stays.
-            UsageError: unknown strategy.
+            UsageError: unknown strategy, or a seed out of range.
         """
+        if not 0 <= seed < 1 << 64:
+            raise UsageError(f"seed {seed} is out of range; it is 0 to 2^64 - 1")
         chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
         machine = self.machine
         with TapeWriter(path) as writer:
@@ -159,15 +161,15 @@ def prepare(
     steps. Raises UsageError for unknown names, ImageError if the image is missing or never gets ready.
     """
     row = images.scenario(scenario)
-    chosen_variant, chosen = row.variant(variant), row.configuration(configuration)
-    image = images.image_bytes(scenario, chosen_variant, chosen.name)
-    machine = Machine(cpus=chosen.cpus, ram_bytes=chosen.ram_bytes, store_buffer=chosen.store_buffer)
+    chosen = row.configuration(configuration or "")
+    image = images.image_bytes(row.image(chosen.name, variant or ""))
+    machine = Machine(cpus=chosen.cpus, ram_bytes=row.ram_bytes)
     return prepare_image(
         machine,
         image,
         row.command_line,
         scenario=scenario,
-        variant=chosen_variant,
+        variant=variant or row.variants[0],
         configuration=chosen.name,
         step_max=step_max or row.step_max,
     )
@@ -189,6 +191,8 @@ def prepare_image(
     machine.stop_at_trace = ready_identifier(image)
     session = Session(machine, None, step_max=step_max, tap=False)
     stop = session.run(Default())
+    if stop == "interrupted":
+        raise KeyboardInterrupt
     if stop != "trace":
         raise ImageError(f"scenario {scenario} does not get ready: it stops at step {machine.step} ({stop})")
     machine.stop_at_trace = 0

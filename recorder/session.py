@@ -53,6 +53,7 @@ class Session:
         self.stretches: list[Stretch] = []
         self.console = bytearray()
         self.event_count = 0
+        self._progress: Progress | None = None
         self._cut_step = machine.step
         self._checkpoint_step = machine.step + CHECKPOINT_STEPS
         machine.choices_take()
@@ -67,6 +68,7 @@ class Session:
         apply, TapeError.
         """
         idle_plans = 0
+        self._progress = progress
         with _deferred_interrupt() as interrupted:
             while True:
                 before = self.machine.step
@@ -81,8 +83,6 @@ class Session:
                 idle_plans = idle_plans + 1 if self.machine.step == before else 0
                 # Batches with an AUTO at their end find out for themselves that nothing can run.
                 assert idle_plans < _IDLE_PLANS_MAX, f"strategy {strategy.name} plans nothing that can happen"
-                if progress is not None:
-                    progress(self.machine.step, self.step_max)
 
     def replay(self, records: RecordArray, end_step: int) -> None:
         """Repeat exact choices up to position `end_step`, recording as the tap says. Raises DivergenceError."""
@@ -145,6 +145,8 @@ class Session:
         records = records_of(machine.choices_take())
         state_hash = machine.state_hash()
         self._cut_step = machine.step
+        if self._progress is not None:
+            self._progress(machine.step, self.step_max)
         if self.writer is None:
             self.stretches.append(Stretch(records, machine.step, state_hash))
             return

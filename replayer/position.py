@@ -10,10 +10,10 @@ from machine.errors import UsageError
 
 _FORMS: Final = "@81204, 81,204, 50%, cpu1#350, -30, +30, start, end or ready"
 _NUMBER: Final = r"\d{1,3}(?:,\d{3})+|\d+"
-_STEP: Final = re.compile(rf"@?({_NUMBER})")
-_RELATIVE: Final = re.compile(rf"([+-])({_NUMBER})")
-_PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)%")
-_RETIRED: Final = re.compile(rf"cpu(\d+)#({_NUMBER})")
+_STEP: Final = re.compile(rf"@?({_NUMBER})", re.ASCII)
+_RELATIVE: Final = re.compile(rf"([+-])({_NUMBER})", re.ASCII)
+_PERCENT: Final = re.compile(r"(\d+(?:\.\d+)?)%", re.ASCII)
+_RETIRED: Final = re.compile(rf"cpu(\d+)#({_NUMBER})", re.ASCII)
 
 
 def parse_position(

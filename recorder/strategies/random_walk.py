@@ -19,7 +19,7 @@ from recorder.schedule import auto
 from traces.schema import HOLD, RECORD, Op, RecordArray, U64Array
 
 BATCH_RECORDS: Final = 256
-WALK_STEPS: Final = 1 << 22
+WALK_STEPS: Final = 1 << 19
 """After so many steps the default schedule takes over, so that every run ends that can."""
 
 _VECTOR_FIRST, _VECTOR_END = 32, 256
@@ -47,8 +47,12 @@ class RandomWalk:
         temper = int(self._bits.random_raw())
         self._run_bits = 2 + temper % 10  # runs of 1 to 2^(2..11) steps
         self._hold = (temper >> 8) % 192  # out of 256
-        self._drain = (temper >> 16) % 64
-        self._irq = (temper >> 24) % 48
+        self._drain = (temper >> 16) % 96  # out of 256
+        # Interrupts come so many steps apart on average, not records: otherwise a run of short stretches would do
+        # nothing but handle them.
+        gap_steps = 64 << (temper >> 24) % 10
+        run_steps = sum((2 << m) + 1 for m in range(self._run_bits)) // (2 * self._run_bits)
+        self._irq = min((run_steps << 16) // gap_steps, 1 << 14)  # out of 65536
 
     def choose(self, machine: Machine) -> RecordArray:
         """A batch of random records; at its end some default steps, which find out if nothing can run any more."""
@@ -79,11 +83,13 @@ class RandomWalk:
         drain = die < self._drain
         walk["op"][drain] = Op.DRAIN
         walk["arg"][drain] = extra[drain] % np.uint64(4) + np.uint64(1)
-        irq = (die >= 64) & (die < 64 + self._irq) & bool(self._vectors)
+        irq = ((self._draw(len(walk)) & np.uint64(0xFFFF)) < self._irq) & ~drain
         if self._vectors:
             walk["op"][irq] = Op.IRQ
             walk["arg"][irq] = np.array(self._vectors, np.uint64)[extra[irq] % np.uint64(len(self._vectors))]
-        answer = (die >= 112) & (die < 120)
+        else:
+            irq[:] = False
+        answer = (die >= 120) & (die < 128) & ~irq
         walk["op"][answer] = Op.CHOICE
         walk["arg"][answer] = extra[answer] % np.uint64(_CHOICES_TRIED)
         walk["flags"][drain | irq | answer] = 0

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from machine import Machine
-from recorder import Prepared
+from recorder import Prepared, prepare
 from recorder.record import prepare_image
 
 LINK = """
@@ -47,3 +47,9 @@ def prepared(cpus: int = 1, command_line: str = "hello") -> Prepared:
         configuration=f"{cpus}cpu",
         step_max=2_000_000,
     )
+
+
+@cache
+def wrong_zone(configuration: str, scenario: str = "wrong-zone-small") -> Prepared:
+    """The bundled scenario at its `ready`, in the buggy variant."""
+    return prepare(scenario, None, configuration)

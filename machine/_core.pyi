@@ -1,7 +1,12 @@
 """The C11 core. Private: users import `machine`, whose `Machine` this class is."""
 
-from collections.abc import Buffer
-from typing import Final, final
+from typing import Any, Final, TypeAlias, final
+
+from numpy.typing import NDArray
+from typing_extensions import Buffer as _Buffer
+
+Buffer: TypeAlias = _Buffer | NDArray[Any]
+"""Anything with contiguous bytes (numpy's stubs say so only from Python 3.12 on)."""
 
 EVENT_KINDS: Final[dict[str, int]]
 """Event kind name -> number, from core/event.def (the one schema)."""
@@ -94,14 +99,18 @@ class Machine:
         """Console output since the last call."""
     def can_interrupt(self, cpu: int, vector: int) -> bool: ...
     def waiting(self, cpu: int) -> str:
-        """"" if `cpu` can execute, else "halt", "start", "choice", or "off" (after shutdown or exit)."""
+        """ "" if `cpu` can execute, else "halt", "start", "choice", or "off" (after shutdown or exit)."""
 
     # -- events --
     tap: bool
     """Whether events are recorded."""
     def tap_capacity(self, event_count: int) -> None:
         """Size of the column buffers in events, at least 1024 (default 65536). Drops unread events."""
-    def events(self) -> tuple[int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview]:
+    def events(
+        self,
+    ) -> tuple[
+        int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview
+    ]:
         """(count, step, pc, addr, phys, value, kind, cpu, size, info): views of the column buffers, without copying.
 
         step, pc, addr, phys, value have format "Q", the others "B"; each has `count` valid elements from the front.

@@ -66,7 +66,7 @@ def scenarios(as_json: bool) -> None:
             "name": row.name,
             "summary": row.summary,
             "variants": list(row.variants),
-            "configurations": [configuration.name for configuration in row.configurations],
+            "configurations": list(row.configurations),
         }
         for row in images.scenarios()
     ]
@@ -83,13 +83,13 @@ def scenarios(as_json: bool) -> None:
     epilog=epilog(
         "racetape record wrong-zone -o bug.tape",
         "racetape record wrong-zone --variant fix-7454f4ba40b4 -o fixed.tape",
-        "racetape record wrong-zone-small --config smp2-2level --strategy random --seed 7 -o smp.tape",
+        "racetape record wrong-zone-small --config smp2-2level --strategy random-walk --seed 7 -o smp.tape",
     )
 )
 @click.argument("scenario")
 @click.option("--variant", help="Variant of the guest (default: the buggy one).")
 @click.option("--config", "configuration", help="CPUs and paging, e.g. up-2level (default: as the bug was reported).")
-@click.option("--strategy", default="default", show_default=True, help="Who plans the schedule: default or random.")
+@click.option("--strategy", default="default", show_default=True, help="Who plans the schedule (default, random-walk).")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
 @click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
@@ -242,7 +242,7 @@ def verify(tape: Path, as_json: bool) -> None:
     "first-divergence",
     epilog=epilog(
         "racetape first-divergence bug.tape --counter NR_ISOLATED_FILE",
-        "racetape first-divergence bug.tape --json --counter 'contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]'",
+        "racetape first-divergence bug.tape --counter 'contig_page_data.node_zones[1].vm_stat[NR_FREE_PAGES]' --json",
     ),
 )
 @tape_argument
@@ -287,10 +287,12 @@ def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
 def strip(tape: Path, output: Path) -> None:
     """Copy TAPE without its derived layer: the schedule alone, which replays to the same hashes."""
+    from traces import Tape
     from traces import strip as strip_tape
 
-    strip_tape(tape, output)
-    click.echo(f"{output}: {output.stat().st_size:,} bytes (was {tape.stat().st_size:,})")
+    with Tape(tape) as opened:
+        size_bytes = strip_tape(opened, output)
+    click.echo(f"{output}: {size_bytes:,} bytes (was {tape.stat().st_size:,})")
 
 
 @racetape.command(epilog=epilog("racetape demo", "racetape demo --keep tapes/"))

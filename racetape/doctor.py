@@ -10,6 +10,8 @@ from typing import Final
 
 import click
 
+from machine.errors import ImageError
+
 PACKAGES: Final = ("machine", "traces", "recorder", "replayer", "debugger", "racetape")
 OPTIONAL_TOOLS: Final = {
     "gcc": "builds the guest images (a tape carries its own; replay needs no compiler)",
@@ -32,18 +34,17 @@ def missing_images() -> Iterator[str]:
     """Scenario images that are not built."""
     from machine import images
 
-    for scenario in images.scenarios():
-        for variant in scenario.variants:
-            for configuration in scenario.configurations:
-                path = images.image_path(scenario.name, variant, configuration.name)
-                if not path.is_file():
-                    yield f"guest image {path.name} is missing: run 'python -m machine.images'"
+    for name in images.image_names():
+        try:
+            images.image_path(name)
+        except ImageError as error:
+            yield str(error)
 
 
 def run_doctor() -> int:
     """Print what was found; 0 if racetape can work, else 1."""
     problems = list(clashes())
-    problems += dict.fromkeys(missing_images())
+    problems += missing_images()
     for line in problems:
         click.echo(f"problem: {line}")
     for tool, use in OPTIONAL_TOOLS.items():

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Every figure is a ratio against a peer in the same run (docs/benchmarks.md)."""

@@ -213,12 +213,11 @@ class Generator:
             elif memory:
                 if name.startswith("bt") and len(tokens) == 2 and tokens[1] == "Gv":
                     taken.add(reg)
-                    reach = r.choice((0x8000, 512))
+                    reach = r.choice((32, 512))  # bits: 64 bytes to either side stay within a window or a hole
                     vector.gpr[reg] = r.randrange(-reach, reach) & 0xFFFFFFFF
                     if reg == ESP:  # ESP may be a base too: keep it small all the same
-                        vector.gpr[reg] &= 0x3FF
-                    if vector.gpr[reg] >> 31 == 0 and r.random() < 0.5:
-                        target = MIDDLE + 64
+                        vector.gpr[reg] &= 0x1FF
+                    target = r.choice((MIDDLE + 64 + r.randrange(128), EDGE + 124 - r.randrange(32)))
                     address16 = False
                     prefixes = bytearray(p for p in prefixes if p != 0x67)
                 code += self.memory_operand(vector, reg, taken, address16, target)

@@ -318,7 +318,7 @@ class Evaluator:
             raise ExpressionError(f"cannot read guest memory at {error.address:#x}") from error
         except ZeroDivisionError as error:
             raise ExpressionError("division by zero") from error
-        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, SyntaxError) as error:
+        except Exception as error:  # drgn has many types for what does not fit, and for damaged debug information
             raise ExpressionError(_one_line(error)) from error
 
     def _int(self, value: int) -> Any:

@@ -3,6 +3,9 @@
 drgn does the work. It reads guest memory through a function of the caller and keeps no copy of it, so the same
 `Symbols` stays right while time moves in either direction. What drgn does not do is here: C expressions
 (machine/expression.py), names for data addresses, and source text.
+
+An image may come from anybody, damaged or worse. drgn and pyelftools report bad debug information with many types,
+bare Exception among them; hence the broad handlers here: names become unknown, everything else one clear error.
 """
 
 from __future__ import annotations
@@ -15,10 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import drgn
-from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
-from machine.errors import ExpressionError, ImageError
+from machine.errors import ExpressionError, ImageError, RacetapeError
 from machine.expression import Evaluator, Node, Parser
 
 GUEST_ROOT: Final = Path(__file__).resolve().parent / "guest"
@@ -96,8 +98,8 @@ class Symbols:
             elf = ELFFile(io.BytesIO(image))
             machine = elf["e_machine"]
             self.segments = [_segment(row) for row in elf.iter_segments() if row["p_type"] == "PT_LOAD"]
-        except (ELFError, DWARFError, ValueError, KeyError, TypeError, AttributeError, OSError, OverflowError) as error:
-            raise ImageError(f"the guest image is not a readable ELF file ({error})") from error
+        except Exception as error:
+            raise ImageError(f"the guest image is not a readable ELF file ({_one_line(error)})") from error
         if machine not in ("EM_386", "EM_X86_64"):
             raise ImageError(f"the guest image is for {machine}, not for x86")
         self.bits = 32 if machine == "EM_386" else 64
@@ -130,8 +132,8 @@ class Symbols:
             module.address_range = self._extent()
         except ImageError:
             raise
-        except Exception as error:  # drgn reports a damaged file with several types, bare Exception among them
-            raise ImageError(f"the guest image's debug information cannot be read: {error}") from error
+        except Exception as error:
+            raise ImageError(f"the guest image's debug information cannot be read ({_one_line(error)})") from error
         return program
 
     def _extent(self) -> tuple[int, int]:
@@ -185,21 +187,21 @@ class Symbols:
 
     def _frames_find(self, pc: int) -> list[Frame]:
         try:
-            locations = list(self.program.source_location(pc))
-        except LookupError:
-            locations = []
-        if not locations:
+            rows = [(row.name(), row.filename, row.line) for row in self.program.source_location(pc)]
+        except Exception:
+            rows = []
+        if not rows:
             return [Frame(self._function_name(pc), "", 0, False)]
-        last = len(locations) - 1
+        last = len(rows) - 1
         return [
-            Frame(row.name() or self._function_name(pc), self.path(row.filename), row.line, inlined=index < last)
-            for index, row in enumerate(locations)
+            Frame(name or self._function_name(pc), self.path(file), line, inlined=index < last)
+            for index, (name, file, line) in enumerate(rows)
         ]
 
     def _function_name(self, pc: int) -> str:
         try:
             return str(self.program.symbol(pc).name)
-        except LookupError:
+        except Exception:
             return f"{pc:#x}"
 
     def path(self, name: str) -> str:
@@ -236,7 +238,7 @@ class Symbols:
         linked = self._linked(address)
         try:
             symbol = self.program.symbol(linked)
-        except LookupError:
+        except Exception:
             return f"{address:#x}"
         offset = linked - symbol.address
         return f"{symbol.name}+{offset:#x}" if offset else str(symbol.name)
@@ -251,18 +253,18 @@ class Symbols:
             if symbol.kind != drgn.SymbolKind.OBJECT:
                 return None
             variable = self.program.variable(symbol.name)
-        except LookupError:
+            # Two files may each have a static of this name, and drgn returns either.
+            if variable.address_ != symbol.address:
+                return None
+            return str(symbol.name) + _path_inside(variable.type_, address - symbol.address, size_bytes)
+        except Exception:
             return None
-        # Two files may each have a static of this name, and drgn returns either.
-        if variable.address_ != symbol.address:
-            return None
-        return str(symbol.name) + _path_inside(variable.type_, address - symbol.address, size_bytes)
 
     def enumerators(self, enum_name: str) -> dict[str, int]:
         """Enumerator name -> value of `enum enum_name`. Raises ExpressionError if there is no such enumeration."""
         try:
             rows = self.program.type(f"enum {enum_name}").enumerators
-        except (LookupError, SyntaxError) as error:
+        except Exception as error:
             raise ExpressionError(f"the image has no 'enum {enum_name}'") from error
         return {row.name: row.value for row in rows or ()}
 
@@ -289,9 +291,9 @@ class Symbols:
     def _is_type(self, name: str) -> bool:
         try:
             self.program.type(name)
-        except (LookupError, SyntaxError, ValueError):
+            return name not in self.program
+        except Exception:
             return False
-        return name not in self.program
 
     def evaluate(self, text: str, registers: Mapping[str, int] | None = None) -> Any:
         """The drgn.Object that `text` means now. Raises ExpressionError.
@@ -335,6 +337,10 @@ class Symbols:
             raise ExpressionError(f"cannot read guest memory at {error.address:#x}") from error
         except (TypeError, ValueError) as error:
             raise ExpressionError(f"a {expression.type_.type_name()} is no integer") from error
+        except RacetapeError:
+            raise
+        except Exception as error:
+            raise ExpressionError(_one_line(error)) from error
 
     def format(self, value: Any, *, columns: int = 100) -> str:
         """A drgn.Object as C-like text. Raises ExpressionError where memory cannot be read."""
@@ -343,8 +349,8 @@ class Symbols:
             return str(value.format_(columns=columns, symbolize=True, **options))
         except drgn.FaultError as error:
             raise ExpressionError(f"cannot read guest memory at {error.address:#x}") from error
-        except (TypeError, ValueError) as error:
-            raise ExpressionError(str(error)) from error
+        except Exception as error:
+            raise ExpressionError(_one_line(error)) from error
 
     # -- source --
 
@@ -382,9 +388,13 @@ def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:
                 file = _line_file(program.header, attributes["DW_AT_decl_file"].value)
                 name = attributes["DW_AT_name"].value.decode("utf-8", "replace")
                 found.setdefault(name, []).append((file, attributes["DW_AT_decl_line"].value))
-    except (ELFError, DWARFError, ValueError, KeyError, TypeError, IndexError, AttributeError, OSError) as error:
-        raise ImageError(f"debug information of the guest image cannot be read ({error})") from error
+    except Exception as error:
+        raise ImageError(f"the guest image's debug information cannot be read ({_one_line(error)})") from error
     return found
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _line_file(header: Any, number: int) -> str:

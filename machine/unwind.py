@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from elftools.common.exceptions import DWARFError, ELFError
 from elftools.dwarf.callframe import FDE
 from elftools.elf.elffile import ELFFile
 
@@ -109,7 +108,7 @@ class Unwinder:
             # Without a table only compiled C keeps the frame-pointer chain.
             if frame.file.endswith((".c", ".h")):
                 return self._by_frame_pointer(registers)
-        except (ExpressionError, KeyError):
+        except (ExpressionError, ImageError, KeyError):
             pass
         return None
 
@@ -165,7 +164,7 @@ class Unwinder:
                 if row["pc"] > pc:
                     break
                 best = row
-        except (DWARFError, KeyError, ValueError, IndexError) as error:
+        except Exception as error:  # pyelftools has many types for damaged tables
             raise ExpressionError(f"call-frame information of {pc:#x} is damaged") from error
         return best
 
@@ -176,6 +175,7 @@ class Unwinder:
             self._entries = sorted(
                 (row for row in rows if isinstance(row, FDE)), key=lambda row: int(row["initial_location"])
             )
-        except (ELFError, DWARFError, ValueError, KeyError, TypeError, OSError) as error:
+        except Exception as error:
+            self._starts = []
             raise ImageError(f"call-frame information of the guest image cannot be read ({error})") from error
         self._starts = [int(row["initial_location"]) for row in self._entries]

@@ -20,6 +20,10 @@ def strip(tape: Tape, path: str | os.PathLike[str]) -> int:
         raise TapeError(f"cannot strip {tape.path} onto itself; give another name")
     if tape.damage is not None:
         raise tape.damage
+    # Looked at before the target is touched: damage must not cost what was there.
+    for chunk in tape.chunks:
+        if chunk.layer_a:
+            tape.check_chunk(chunk)
     with TapeWriter(path) as writer:
         for chunk in tape.chunks:
             if chunk.layer_a:

@@ -66,7 +66,7 @@ def test_pairs(cpus: int, count: int, tmp_path: Path) -> None:
         assert (result.steps, result.stop, result.exit_status) == (summary.steps, summary.stop, summary.exit_status)
         assert result.console == summary.console
         hashes.add(result.state_hash)
-    assert len(hashes) > count // 4
+    assert len(hashes) > 5
 
 
 def test_stripped_tapes_replay_in_another_process(tmp_path: Path, small_chunks: None) -> None:

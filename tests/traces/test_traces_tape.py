@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tapes import CONSOLE, IMAGE, choices, header, page, some_events, write_small
 
-from machine.errors import TapeError
+from machine.errors import TapeDamagedError, TapeError
 from traces import Events, Tape, TapeFooter, TapeHeader, TapeWriter, records, strip
 from traces.schema import HOLD, Op, describe_record, step_counts
 
@@ -76,6 +76,19 @@ def test_strip(tmp_path: Path) -> None:
     assert (tmp_path / "b.tape").read_bytes() == (tmp_path / "c.tape").read_bytes()
     # Stripping a tape and recording without layer B are the same.
     assert write_small(tmp_path / "d.tape", layer_b=False).read_bytes() == (tmp_path / "b.tape").read_bytes()
+
+
+def test_stripping_a_damaged_tape_leaves_the_target_alone(tmp_path: Path) -> None:
+    path = write_small(tmp_path / "a.tape")
+    with Tape(path) as tape:
+        place = tape.choices_chunks[-1].end_offset - 3
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    (tmp_path / "b.tape").write_text("mine")
+    with Tape(path) as tape, pytest.raises(TapeDamagedError):
+        strip(tape, tmp_path / "b.tape")
+    assert (tmp_path / "b.tape").read_text() == "mine"
 
 
 def test_unfinished(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 CORE := $(wildcard machine/core/*)
-GUEST := $(shell find machine/guest -type f 2>/dev/null)
+GUEST := $(shell find machine/guest -type f)
 
 .PHONY: setup demo test soak lint bench clean
 .DELETE_ON_ERROR:
@@ -17,30 +17,36 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
+# What racetape needs to run.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py $(CORE)
-	$(PIP) install -e '.[dev]'
+	$(PIP) install -e .
 	touch $@
 
 $(VENV)/.images: $(VENV)/.installed $(GUEST) machine/images.py
 	$(BIN)/python -m machine.images
 	touch $@
 
+# What its tests and benchmarks need on top.
+$(VENV)/.developer: $(VENV)/.images pyproject.toml
+	$(PIP) install -e '.[dev]'
+	touch $@
+
 demo: setup
 	$(BIN)/racetape demo
 
-test: setup lint
+test: lint
 	$(BIN)/python -m pytest
 
 # The same tests with their full counts.
-soak: setup
+soak: $(VENV)/.developer
 	$(BIN)/python -m pytest -m soak
 
-lint: setup
+lint: $(VENV)/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
+bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -21,12 +21,12 @@ FLAGS = {
 
 
 class BuildExtensionAndImages(build_ext):
-    """Asserts stay on: Python's own flags define NDEBUG, ours undefine it."""
+    """Builds the core, then the guest images by the package just built: here if in place, else in the build folder."""
 
     def run(self) -> None:
         super().run()
-        images = "machine/images" if self.inplace else os.path.join(self.build_lib, "machine", "images")
-        subprocess.run([sys.executable, "-m", "machine.images", "--output", images], check=True)
+        home = "." if self.inplace else self.build_lib
+        subprocess.run([sys.executable, "-m", "machine.images"], cwd=home, check=True)
 
 
 build = os.environ.get("RACETAPE_BUILD", "release")
@@ -35,6 +35,7 @@ core = Extension(
     sources=sorted(glob.glob("machine/core/*.c")),
     depends=sorted(glob.glob("machine/core/*.h") + glob.glob("machine/core/*.def")),
     py_limited_api=True,
+    # Asserts stay on: Python's own flags define NDEBUG, ours undefine it.
     extra_compile_args=["-std=c11", "-Wall", "-Wextra", "-UNDEBUG", "-fvisibility=hidden", *FLAGS[build]],
     extra_link_args=[flag for flag in FLAGS[build] if flag.startswith("-fsanitize")],
 )

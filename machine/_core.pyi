@@ -122,7 +122,7 @@ class Machine:
     def restore(self, snapshot: Snapshot) -> None:
         """Raises ValueError if `snapshot` belongs to another machine."""
     def state_hash(self) -> int:
-        """64-bit hash of the architectural state: RAM, CPUs, store buffers, TLBs, APICs, devices. Not the step number."""
+        """64-bit hash of the architectural state: RAM, CPUs, store buffers, TLBs, APICs, devices. Not the step."""
     def memory_hash(self) -> int:
         """64-bit hash of RAM alone."""
     def state_save(self) -> bytes:

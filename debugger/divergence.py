@@ -13,7 +13,7 @@ from debugger.ghosts import ENTRIES, IRET, TRACE, Account, Counter, Finding, Tra
 from debugger.progress import progress
 from debugger.report import Balance, DivergenceReport, Moment, family
 from debugger.zones import Target, ZoneLayout, counter_lvalue, place_of
-from machine.errors import ExpressionError, ImageError
+from machine.errors import ExpressionError, ImageError, TapeError
 from machine.symbols import Symbols
 from machine.unwind import Unwinder
 from replayer import Timeline
@@ -36,6 +36,12 @@ class Query:
         self._unwinder = Unwinder(self._symbols)
         self._notes: list[str] = []
         self._reached = timeline.ready_step
+        ready_step = timeline.tape.header.ready_step
+        if timeline.last_step < ready_step:
+            raise TapeError(
+                f"{timeline.tape.path} ends at step {timeline.last_step}, before set-up is over (step {ready_step}): "
+                "there is nothing to look at"
+            )
         timeline.seek(timeline.ready_step)
         self._layout: ZoneLayout | None = None
         try:

@@ -222,3 +222,34 @@ def test_from_the_command_line(wrong_zone: Record, capsys: pytest.CaptureFixture
     assert f"{NORMAL}: 0 -> -1   (undone)" in out
     assert out.splitlines()[-1] == "1"
     assert err == ""
+
+
+def test_damaged_and_cut_tapes_give_an_answer_or_one_line(wrong_zone: Record, tmp_path: Path) -> None:
+    data = wrong_zone().read_bytes()
+    choice = random.Random(7)
+    path = tmp_path / "bad.tape"
+    answers = 0
+    errors = []
+    for number in range(40):
+        damaged = bytearray(data)
+        if number % 2:
+            damaged = damaged[: choice.randrange(len(data))]
+        else:
+            damaged[choice.randrange(len(data))] ^= 1 << choice.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            answers += ask(path).found
+        except RacetapeError as error:
+            errors.append(str(error))
+    assert answers
+    assert errors
+    assert not any("\n" in row for row in errors)
+
+
+def test_a_tape_that_ends_before_ready_says_so(wrong_zone: Record, tmp_path: Path) -> None:
+    with Tape(wrong_zone()) as tape:
+        cut = next(row.offset for row in tape.choices_chunks if row.end_step >= tape.header.ready_step)
+    path = tmp_path / "cut.tape"
+    path.write_bytes(wrong_zone().read_bytes()[:cut])
+    with pytest.raises(RacetapeError, match="before set-up is over"):
+        ask(path)

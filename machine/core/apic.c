@@ -58,6 +58,11 @@ int apic_pending(const struct cpu *c)
 	return vector >= 0 && apic_can_deliver(c, (uint8_t)vector) ? vector : -1;
 }
 
+bool apic_raised(const struct cpu *c)
+{
+	return highest(c->s.apic.irr) >= 0;
+}
+
 void apic_accept(struct cpu *c, uint8_t vector)
 {
 	bit_clear(c->s.apic.irr, vector);
@@ -73,8 +78,11 @@ static void send_to(struct cpu *from, struct cpu *to, uint32_t icr)
 	tap_event(from, EVENT_ipi, to->number, 0, icr, 0, vector);
 	if (delivery == DELIVERY_FIXED && vector >= 16) {
 		bit_set(to->s.apic.irr, vector);
+		if (to == from)
+			from->machine->run_end = from->machine->step; /* the caller decides when it is delivered */
 	} else if (delivery == DELIVERY_STARTUP && to->s.waiting == WAIT_START) {
 		cpu_start(to, (uint64_t)vector << PAGE_SHIFT);
+		to->pc = from->pc; /* the instruction that caused it, and nothing left over from an earlier run */
 		tap_event(to, EVENT_start, (uint64_t)vector << PAGE_SHIFT, 0, 0, 0, 0);
 	}
 	/* INIT has no effect: a CPU that waits is already as INIT leaves it, and a running one is never reset. */

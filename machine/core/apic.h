@@ -12,6 +12,8 @@ void apic_write(struct cpu *c, uint64_t phys, uint32_t size, uint64_t value);
 bool apic_can_deliver(const struct cpu *c, uint8_t vector);
 /* Marks the vector as in service; what follows is its delivery. */
 void apic_accept(struct cpu *c, uint8_t vector);
+/* Whether any interrupt is pending, deliverable or not. */
+bool apic_raised(const struct cpu *c);
 /* Highest pending IPI that the CPU would accept now; -1 if none. */
 int apic_pending(const struct cpu *c);
 /* Vector of the timer if it is armed and not masked; -1 otherwise. */

@@ -443,7 +443,8 @@ static const struct op *decode_physical(struct cpu *c, uint64_t addr, uint64_t p
 			return &m->code->straddling;
 		return decode_straddling(c, addr, phys, effects);
 	}
-	if (effects) {
+	/* Within a page that the code segment covers whole, nothing is left to check. */
+	if (effects && c->s.rip + (PAGE_SIZE - 1 - (addr & (PAGE_SIZE - 1))) <= c->s.segment[CS].limit) {
 		c->fetch_valid = true;
 		c->fetch_code = page;
 		c->fetch_page_rip = c->s.rip - (addr & (PAGE_SIZE - 1));

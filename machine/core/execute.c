@@ -4,10 +4,29 @@
 #include "decode.h"
 #include "exec.h"
 #include "interrupt.h"
+#include "mmu.h"
+#include "store_buffer.h"
 
 static bool must_drain(const struct cpu *c, const struct op *op)
 {
 	return op->flags & OP_DRAIN || (op->flags & OP_STORES && c->s.store_count >= c->machine->store_capacity);
+}
+
+/* Whether own stores to the bytes of `op` are still buffered. A CPU never executes what its own stores have already
+ * replaced (SDM vol. 3, 8.1.3), and instructions are fetched from memory. */
+static bool overwritten(struct cpu *c, const struct op *op)
+{
+	uint64_t addr = (c->s.segment[CS].base + c->s.rip) & 0xffffffff, phys;
+	uint32_t size = op->row == UINT16_MAX ? INSTRUCTION_SIZE_MAX : op->length;
+	while (size) {
+		uint32_t part = PAGE_SIZE - (uint32_t)(addr & (PAGE_SIZE - 1));
+		part = size < part ? size : part;
+		if (mmu_peek_cached(c, addr, &phys) && store_buffer_overlaps(c, phys, part))
+			return true;
+		addr = (addr + part) & 0xffffffff;
+		size -= part;
+	}
+	return false;
 }
 
 /* Whether the next instruction has to wait for the own store buffer. Decided before anything of the instruction
@@ -15,7 +34,7 @@ static bool must_drain(const struct cpu *c, const struct op *op)
 static bool blocked(struct cpu *c)
 {
 	const struct op *op = decode_peek(c);
-	return op && must_drain(c, op);
+	return op && (must_drain(c, op) || overwritten(c, op));
 }
 
 static const struct op *fetch(struct cpu *c)
@@ -42,7 +61,8 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 	struct machine *m = c->machine;
 	if (c->s.waiting || m->s.ended)
 		return RUN_WAITING;
-	while (m->step < step_end) {
+	m->run_end = step_end;
+	while (m->step < m->run_end) {
 		if (unlikely(c->s.store_count) && blocked(c))
 			return RUN_BLOCKED;
 		uint64_t start = c->s.rip;

@@ -61,7 +61,7 @@ struct gate {
 
 static enum status gate_read(struct cpu *c, uint8_t vector, enum interrupt_source source, struct gate *ret)
 {
-	uint32_t error = vector * 8u + 2u + (source == SOURCE_SOFTWARE ? 0 : 1);
+	uint32_t error = vector * 8u + 2u;
 	uint64_t gate;
 	if (vector * 8u + 7u > c->s.idt_limit)
 		return fault_raise_error(c, VECTOR_GP, error);
@@ -82,7 +82,7 @@ static enum status gate_read(struct cpu *c, uint8_t vector, enum interrupt_sourc
 	return STATUS_OK;
 }
 
-enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_source source, bool has_error, uint32_t error)
+static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source source, bool has_error, uint32_t error)
 {
 	struct gate gate;
 	uint64_t descriptor;
@@ -107,7 +107,8 @@ enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_sour
 		words[count++] = c->s.segment[SS].selector;
 		words[count++] = (uint32_t)c->s.gpr[RSP];
 	}
-	words[count++] = (uint32_t)flags_get(c);
+	/* The frame of a fault has RF set, so that a breakpoint on the instruction would not hit again. */
+	words[count++] = (uint32_t)flags_get(c) | (source == SOURCE_EXCEPTION && vector != VECTOR_DF ? FLAG_RF : 0);
 	words[count++] = c->s.segment[CS].selector;
 	words[count++] = (uint32_t)c->s.rip;
 	if (has_error)
@@ -126,6 +127,17 @@ enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_sour
 	c->s.rip = gate.offset;
 	c->s.rflags &= ~(uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (gate.masks_interrupts ? FLAG_IF : 0));
 	return STATUS_OK;
+}
+
+enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_source source, bool has_error, uint32_t error)
+{
+	enum status status = deliver(c, vector, source, has_error, error);
+	if (status == STATUS_OK) {
+		c->s.shadow_mark = UINT64_MAX; /* the shadow of STI and MOV SS ends with the instruction, also if it faults */
+	} else if (source != SOURCE_SOFTWARE && c->fault.vector >= VECTOR_TS && c->fault.vector <= VECTOR_GP) {
+		c->fault.error |= 1; /* EXT: not the program's own doing */
+	}
+	return status;
 }
 
 /* SDM vol. 3 table 6-5: which pairs make a double fault. */
@@ -154,6 +166,8 @@ void exception_deliver(struct cpu *c)
 			return;
 		if (fault.vector == VECTOR_DF)
 			break;
+		if (c->fault.has_addr)
+			c->s.cr2 = c->fault.addr; /* of a second page fault too, even if it ends as a double fault */
 		if (doubles(fault.vector, c->fault.vector))
 			c->fault = (struct fault){.vector = VECTOR_DF, .has_error = true};
 	}

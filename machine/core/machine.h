@@ -23,8 +23,8 @@ enum {
 	PAGE_SIZE = 1 << PAGE_SHIFT,
 	CACHE_LINE_SIZE = 64,
 	STORE_BUFFER_MAX = 56,
-	/* Room behind the configured capacity: an instruction starts only below capacity, and then stores at most 40
-	 * entries (PUSHA with every push split over a line, and the frame of a fault on top). */
+	/* Room behind the configured capacity: an instruction starts only below capacity, and then makes at most 36
+	 * stores (ENTER with 32 pushes over four lines); the frame of a fault on top of that makes its own room. */
 	STORE_BUFFER_SLOTS = STORE_BUFFER_MAX + 40,
 	TLB_SMALL_SLOTS = 512,
 	TLB_LARGE_SLOTS = 64,
@@ -207,6 +207,7 @@ struct platform_state {
 	uint64_t ended; /* the guest wrote the exit port, or a CPU shut down */
 	uint64_t exit_status;
 	uint64_t shutdown;
+	uint64_t auto_cpu; /* where the default schedule stands: nothing the guest sees, but part of what comes next */
 };
 
 enum page_flags {
@@ -281,7 +282,7 @@ struct machine {
 	struct console console;
 	struct decode_cache *code;
 	uint32_t stop_at_trace;
-	uint32_t auto_cpu; /* where the default schedule stands */
+	uint64_t run_end; /* step at which cpu_run stops; a CPU that interrupts itself brings it forward */
 };
 
 static_assert(sizeof(struct segment_register) == 16, "no padding");

@@ -12,12 +12,12 @@ static uint64_t entry_load(const struct cpu *c, uint64_t phys, uint32_t size, ui
 	return store_buffer_read(c, phys, size, info);
 }
 
-static void page_fault(struct cpu *c, uint64_t addr, enum access_kind kind, bool user, bool present)
+static void page_fault(struct cpu *c, uint64_t addr, enum access_kind kind, bool user, uint32_t cause)
 {
 	c->fault = (struct fault){
 		.vector = VECTOR_PF,
 		.has_error = true,
-		.error = (present ? PF_PRESENT : 0) | (kind == ACCESS_WRITE ? PF_WRITE : 0) | (user ? PF_USER : 0),
+		.error = cause | (kind == ACCESS_WRITE ? PF_WRITE : 0) | (user ? PF_USER : 0),
 		.has_addr = true,
 		.addr = addr,
 	};
@@ -57,14 +57,18 @@ static enum status walk_2level(struct cpu *c, uint64_t addr, enum access_kind ki
 	uint64_t pde = entry_load(c, pde_phys, 4, &info);
 	tap_event(c, EVENT_walk, addr, pde_phys, pde, 4, 2 | info << 4);
 	if (!(pde & PTE_P)) {
-		page_fault(c, addr, kind, user, false);
+		page_fault(c, addr, kind, user, 0);
 		return STATUS_FAULT;
 	}
 	bool large = (pde & PTE_PS) && (c->s.cr4 & CR4_PSE);
 	uint64_t wanted = PTE_A | (kind == ACCESS_WRITE ? PTE_D : 0);
 	if (large) {
+		if (pde & PDE_LARGE_RESERVED) {
+			page_fault(c, addr, kind, user, PF_PRESENT | PF_RESERVED);
+			return STATUS_FAULT;
+		}
 		if (!permitted(c, pde, kind, user)) {
-			page_fault(c, addr, kind, user, true);
+			page_fault(c, addr, kind, user, PF_PRESENT);
 			return STATUS_FAULT;
 		}
 		pde = entry_set_bits(c, addr, pde_phys, pde, wanted, 2);
@@ -75,12 +79,12 @@ static enum status walk_2level(struct cpu *c, uint64_t addr, enum access_kind ki
 	uint64_t pte = entry_load(c, pte_phys, 4, &info);
 	tap_event(c, EVENT_walk, addr, pte_phys, pte, 4, 1 | info << 4);
 	if (!(pte & PTE_P)) {
-		page_fault(c, addr, kind, user, false);
+		page_fault(c, addr, kind, user, 0);
 		return STATUS_FAULT;
 	}
 	uint64_t flags = (pte & (PTE_P | PTE_D | PTE_G | PTE_A)) | (pte & pde & (PTE_RW | PTE_US));
 	if (!permitted(c, flags, kind, user)) {
-		page_fault(c, addr, kind, user, true);
+		page_fault(c, addr, kind, user, PF_PRESENT);
 		return STATUS_FAULT;
 	}
 	entry_set_bits(c, addr, pde_phys, pde, PTE_A, 2);
@@ -124,7 +128,7 @@ enum status mmu_translate(struct cpu *c, uint64_t addr, enum access_kind kind, b
 		/* A cached translation that forbids the access faults as it stands, and the fault drops it (SDM
 		 * 4.10.4.1): after a relaxation without INVLPG there is one spurious fault. */
 		tlb_invalidate_page(c, addr);
-		page_fault(c, addr, kind, user, true);
+		page_fault(c, addr, kind, user, PF_PRESENT);
 		return STATUS_FAULT;
 	}
 	if (!entry || (kind == ACCESS_WRITE && !(entry->flags & PTE_D))) {

@@ -14,7 +14,10 @@ enum pte_bits {
 	PTE_G = 1 << 8,
 };
 
-enum pf_error { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4 };
+/* Bits 12 to 21 of a 4 MB page's entry: CPUID announces neither PAT nor PSE-36. */
+enum { PDE_LARGE_RESERVED = 0x3ff000 };
+
+enum pf_error { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RESERVED = 8 };
 
 /* Physical address of `addr` for this access, through the TLB, walking and setting A/D bits where needed.
  * STATUS_FAULT with a #PF described in c->fault. `user` are the rights to use. */

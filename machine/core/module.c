@@ -439,8 +439,8 @@ static PyObject *machine_state_save(PyObject *self, PyObject *unused)
 /* What comes from a file may be anything: only what the core relies on for its own safety is checked. */
 static bool cpu_state_valid(const struct cpu_state *s)
 {
-	bool valid = s->store_count <= STORE_BUFFER_MAX && s->waiting <= WAIT_CHOICE && s->gpr[GPR_ZERO] == 0 &&
-		     s->cf <= 1 && s->of <= 1;
+	bool valid = s->store_count <= STORE_BUFFER_SLOTS && s->waiting <= WAIT_CHOICE && s->gpr[GPR_ZERO] == 0 &&
+		     s->cf <= 1 && s->of <= 1 && !(s->rflags & FLAGS_ARITHMETIC);
 	for (uint32_t i = 0; valid && i < STORE_BUFFER_SLOTS; i++)
 		valid = i < s->store_count ? s->store[i].size >= 1 && s->store[i].size <= 8 : s->store[i].size == 0;
 	return valid;
@@ -477,7 +477,8 @@ static PyObject *machine_state_load(PyObject *self, PyObject *args)
 	bool valid = (size_t)size == sizeof(header) + m->cpu_count * cpu_size;
 	if (valid) {
 		memcpy(&header, data, sizeof(header));
-		valid = header.version == STATE_VERSION && header.cpu_count == m->cpu_count;
+		valid = header.version == STATE_VERSION && header.cpu_count == m->cpu_count &&
+			header.platform.auto_cpu < m->cpu_count;
 	}
 	struct cpu_state *states = valid ? PyMem_Malloc(m->cpu_count * cpu_size) : NULL;
 	if (valid && !states)

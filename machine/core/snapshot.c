@@ -195,7 +195,7 @@ void snapshot_destroy(struct snapshot *snapshot)
 uint64_t machine_state_hash(struct machine *m)
 {
 	uint64_t h = memory_hash(&m->memory);
-	h = hash_bytes(h, &m->s, sizeof(m->s));
+	h = hash_bytes(h, &m->s, offsetof(struct platform_state, auto_cpu));
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		flags_canonicalise(&m->cpus[i]);
 		h = hash_bytes(h, &m->cpus[i].s, sizeof(struct cpu_state));

@@ -45,6 +45,15 @@ struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_
 	/* The flags may be new (dirty bit set): derived entries made from the old ones must go. */
 	if (entry->page)
 		drop(c, entry);
+	/* Pages of both sizes may hold one address, after the guest changed a directory entry. The large one counts (see
+	 * tlb_find), so derived entries must not remember what the small ones said, and it must not hide a new small one. */
+	struct tlb_entry *large = large_slot(c, addr);
+	if (large_shift) {
+		fast_flush(c);
+	} else if (large->page == ((addr & ~UINT64_C(0x3fffff)) | 1)) {
+		tap_event(c, EVENT_tlb_evict, large->page & ~UINT64_C(1), 0, 0, 0, 0);
+		drop(c, large);
+	}
 	*entry = (struct tlb_entry){.page = page | 1, .frame = frame, .flags = flags};
 	tap_event(c, EVENT_tlb_fill, page, frame, flags, shift, 0);
 	return entry;

@@ -13,7 +13,7 @@ from debugger.ghosts import ENTRIES, IRET, TRACE, Account, Counter, Finding, Tra
 from debugger.progress import progress
 from debugger.report import Balance, DivergenceReport, Moment, family
 from debugger.zones import Target, ZoneLayout, counter_lvalue, place_of
-from machine.errors import ExpressionError, ImageError, TapeError
+from machine.errors import ExpressionError, ImageError, TapeError, UsageError
 from machine.symbols import Symbols
 from machine.unwind import Unwinder
 from replayer import Timeline
@@ -109,6 +109,8 @@ class Query:
         else:
             counters = self._layout.counters(target.item, target.watched_zone, whole=target.whole)
         for place in {id(place): place for row in counters for place in row.places}.values():
+            if place.phys + place.size_bytes > self._machine.ram_bytes:
+                raise UsageError(f"'{target.text}' lies at physical {place.phys:#x}, which is no RAM")
             place.memory = int.from_bytes(self._machine.read(place.phys, place.size_bytes), "little")
             place.held = [
                 (cpu, phys, size, value)

@@ -116,7 +116,10 @@ def test_other_counters_have_no_ghost(wrong_zone: Record) -> None:
     assert found.balances[0].expected is None
 
 
-@pytest.mark.parametrize("counter", ["NR_NOPE", "5", "", "contig_page_data", "jiffies +", "LRU_BASE", "max_pfn.x"])
+@pytest.mark.parametrize(
+    "counter",
+    ["NR_NOPE", "5", "", "contig_page_data", "jiffies +", "LRU_BASE", "max_pfn.x", "*(int *)16", "*(int *)0xfffff000"],
+)
 def test_bad_counters(wrong_zone: Record, counter: str) -> None:
     with pytest.raises(RacetapeError) as caught:
         ask(wrong_zone(), counter)

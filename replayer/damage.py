@@ -49,7 +49,7 @@ def explain(tape: Tape, chunk: Chunk) -> Explanation:
     try:
         damaged = tape.decode_choices(chunk, payload, lenient=True)
     except TapeDamagedError as error:
-        return Explanation(_unreadable(chunk.first_step, str(error)), repaired=true_payload is not None)
+        return Explanation(unreadable(chunk.first_step, str(error)), repaired=true_payload is not None)
     if true_payload is None:
         return Explanation(choices=damaged)
     return Explanation(compare_choices(tape.decode_choices(chunk, true_payload), damaged), repaired=True)
@@ -115,11 +115,11 @@ def _explain_image(tape: Tape, chunk: Chunk, payload: bytes, true_payload: bytes
         pieces = [c for c in tape.chunks if c.kind == IMAGE]
         damaged = b"".join(zstd_unpack(tape.payload(c, lenient=True)) for c in pieces)
     except FormatError as error:
-        return Explanation(_unreadable(0, str(error)), repaired=true_payload is not None)
+        return Explanation(unreadable(0, str(error)), repaired=true_payload is not None)
     try:
         machine = boot(tape, damaged)
     except (ImageError, ValueError) as error:
-        return Explanation(_unreadable(0, str(error)), repaired=true_payload is not None)
+        return Explanation(unreadable(0, str(error)), repaired=true_payload is not None)
     if true_payload is None:
         return Explanation(image=damaged)
     true = b"".join(zstd_unpack(true_payload if c is chunk else tape.payload(c)) for c in pieces)
@@ -190,7 +190,8 @@ def _events(cursor: Cursor, machine: Machine, stop: int) -> Events:
     return Events.concatenate(parts)
 
 
-def _unreadable(step: int, why: str) -> DivergenceError:
+def unreadable(step: int, why: str) -> DivergenceError:
+    """The error for bytes that cannot be followed at all."""
     return DivergenceError(
         f"nothing can be replayed from step {step} on: {why}",
         step=step,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from machine import Machine
-from machine.errors import DivergenceError, TapeDamagedError
+from machine.errors import DivergenceError, ImageError, TapeDamagedError
 from replayer.compare import first_difference
 from replayer.cursor import Cursor, boot
-from replayer.damage import explain
+from replayer.damage import explain, unreadable
 from traces import Choices, Events, Tape
 from traces.chunks import CHOICES, IMAGE, Chunk
 from traces.columns import EVENTS_MAX
@@ -131,6 +131,10 @@ def verify(tape: Tape, progress: Progress | None = None) -> VerifyReport:
             _verify_broken(tape, broken, report, progress)
         else:
             report.divergence = Comparison(tape, report, image=_image(tape, report)).run(tape.end_step, progress)
+    except ImageError as error:
+        if not report.damage:
+            raise
+        report.divergence = unreadable(0, str(error))
     except TapeDamagedError as error:
         # A damaged chunk ends the replay; most are in the list already.
         if error.offset not in [d.offset for d in report.damage]:

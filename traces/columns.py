@@ -50,7 +50,7 @@ class Event(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the kind."""
-        return KIND_NAMES[self.kind]
+        return KIND_NAMES.get(self.kind, f"kind {self.kind}")
 
 
 @dataclass(frozen=True, eq=False)

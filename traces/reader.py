@@ -19,11 +19,13 @@ from traces import chunks, records
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, Chunk, FormatError
 from traces.columns import Events, decode_events
 from traces.records import PAGE_BYTES, Checkpoint, Choices, TapeFooter
+from traces.schema import KIND_NAMES
 
 Progress = Callable[[int, int], None]
 """Called now and then with (done, total)."""
 
 _CACHED_CHUNKS: Final = 4
+_KNOWN_KIND: Final = np.isin(np.arange(256), list(KIND_NAMES))
 _T = TypeVar("_T")
 
 
@@ -134,11 +136,7 @@ class Tape:
             self._cache.move_to_end(chunk.offset)
             return self._cache[chunk.offset]
         found = self._decode(chunk, decode_events, self.payload(chunk))
-        step = found[1].step
-        if len(step) and not (
-            chunk.first_step <= int(step[0]) <= int(step[-1]) < chunk.end_step and bool((step[1:] >= step[:-1]).all())
-        ):
-            raise self._damaged(chunk, "events stand in the wrong chunk or order")
+        self._check_events(chunk, found[1])
         self._cache[chunk.offset] = found
         while len(self._cache) > _CACHED_CHUNKS:
             self._cache.popitem(last=False)
@@ -312,6 +310,15 @@ class Tape:
                 self.damage = error
 
     # -- helpers --
+
+    def _check_events(self, chunk: Chunk, events: Events) -> None:
+        step = events.step
+        if not len(step):
+            return
+        if not chunk.first_step <= int(step[0]) <= int(step[-1]) < chunk.end_step or bool((step[1:] < step[:-1]).any()):
+            raise self._damaged(chunk, "events stand in the wrong chunk or order")
+        if int(events.cpu.max()) >= self.header.cpus or not _KNOWN_KIND[events.kind].all():
+            raise self._damaged(chunk, "an event of a CPU or kind that there is not")
 
     def _pages(self) -> tuple[tuple[Chunk, int, int], ...]:
         """(pages chunk, number of its first page, count) in order."""

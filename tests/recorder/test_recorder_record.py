@@ -42,7 +42,6 @@ def test_same_seed_same_tape(cpus: int, name: str, tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.xfail(reason="snapshots of the core do not hold where the default schedule stands", strict=True)
 def test_a_run_that_stopped_halfway_leaves_nothing_behind(tmp_path: Path) -> None:
     prepared = mini.prepared.__wrapped__(4)
     prepared.record(tmp_path / "a.tape")
@@ -106,18 +105,7 @@ def test_whole(tmp_path: Path) -> None:
         assert replay(whole_tape).steps == whole_tape.end_step
 
 
-@pytest.mark.parametrize(
-    "cpus",
-    [
-        1,
-        pytest.param(
-            2,
-            marks=pytest.mark.xfail(
-                reason="pc of the core's event `start` is what the CPU did before a restore", strict=True
-            ),
-        ),
-    ],
-)
+@CPUS
 def test_whole_tapes_verify(cpus: int, tmp_path: Path) -> None:
     mini.prepared(cpus).record(tmp_path / "a.tape", strategy="random-walk", seed=3, whole=True)
     with Tape(tmp_path / "a.tape") as tape:

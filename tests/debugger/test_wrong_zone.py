@@ -86,11 +86,16 @@ def test_smp_hides_it_from_readers_but_not_from_the_ghost(wrong_zone: Record, co
         for kind in ("up-2level", "smp2-2level", "smp4-2level")
     ],
 )
-def test_random_schedules_neither_fake_nor_hide_it(wrong_zone: Record, variant: str, configuration: str) -> None:
+@pytest.mark.parametrize(("first", "count"), [(0, 4), pytest.param(1000, 150, marks=pytest.mark.soak)])
+def test_random_schedules_neither_fake_nor_hide_it(
+    wrong_zone: Record, variant: str, configuration: str, first: int, count: int
+) -> None:
     """A schedule may end before the walk; otherwise the answer is the same, and the fixed kernel is always clean."""
     seen = 0
-    for seed in range(4):
-        found = ask(wrong_zone(variant, configuration, "random-walk", seed))
+    for seed in range(first, first + count):
+        path = wrong_zone(variant, configuration, "random-walk", seed)
+        found = ask(path)
+        path.unlink()
         if found.found:
             seen += 1
             assert found.first_divergence is not None
@@ -227,13 +232,16 @@ def test_from_the_command_line(wrong_zone: Record, capsys: pytest.CaptureFixture
     assert err == ""
 
 
-def test_damaged_and_cut_tapes_give_an_answer_or_one_line(wrong_zone: Record, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seed", "count"), [(7, 40), pytest.param(8, 1000, marks=pytest.mark.soak)])
+def test_damaged_and_cut_tapes_give_an_answer_or_one_line(
+    wrong_zone: Record, tmp_path: Path, seed: int, count: int
+) -> None:
     data = wrong_zone().read_bytes()
-    choice = random.Random(7)
+    choice = random.Random(seed)
     path = tmp_path / "bad.tape"
     answers = 0
     errors = []
-    for number in range(40):
+    for number in range(count):
         damaged = bytearray(data)
         if number % 2:
             damaged = damaged[: choice.randrange(len(data))]

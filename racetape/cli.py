@@ -274,7 +274,7 @@ def first_divergence(tape: Path, counter: str, as_json: bool) -> None:
 )
 @tape_argument
 @click.option("-ex", "commands", multiple=True, metavar="COMMAND", help="Run a debugger command; may be repeated.")
-@click.option("--batch", is_flag=True, help="Exit after the commands; status 2 if one fails.")
+@click.option("--batch", "-batch", is_flag=True, help="Exit after the commands; status 2 if one fails.")
 def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
     """Travel in time through TAPE at a prompt ('help' there lists the commands)."""
     from debugger.prompt import run
@@ -285,13 +285,17 @@ def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
 @racetape.command(epilog=epilog("racetape strip bug.tape -o small.tape"))
 @tape_argument
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
-def strip(tape: Path, output: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def strip(tape: Path, output: Path, as_json: bool) -> None:
     """Copy TAPE without its derived layer: the schedule alone, which replays to the same hashes."""
     from traces import Tape
     from traces import strip as strip_tape
 
     with Tape(tape) as opened:
         size_bytes = strip_tape(opened, output)
+    if as_json:
+        emit({"tape": str(output), "size_bytes": size_bytes, "from": str(tape)})
+        return
     click.echo(f"{output}: {size_bytes:,} bytes (was {tape.stat().st_size:,})")
 
 
@@ -305,12 +309,22 @@ def demo(keep: Path | None, as_json: bool) -> None:
     sys.exit(run_demo(keep, as_json))
 
 
-@racetape.command(epilog=epilog("racetape doctor"))
-def doctor() -> None:
-    """Check the installation: packages that shadow racetape's, guest images, tools."""
-    from racetape.doctor import run_doctor
+@racetape.command(epilog=epilog("racetape doctor", "racetape doctor --json"))
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def doctor(as_json: bool) -> None:
+    """Check the installation: packages that shadow racetape's, guest images, tools.
 
-    sys.exit(run_doctor())
+    Exit status 1 if something is wrong.
+    """
+    from racetape.doctor import examine
+
+    findings = examine()
+    if as_json:
+        emit(findings.json())
+    else:
+        click.echo(findings.text())
+    if findings.problems:
+        sys.exit(EXIT_FOUND)
 
 
 def fail(message: str) -> int:

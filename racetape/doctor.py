@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import click
+from typing import Any, Final
 
 from machine.errors import ImageError
 
@@ -41,14 +40,29 @@ def missing_images() -> Iterator[str]:
             yield str(error)
 
 
-def run_doctor() -> int:
-    """Print what was found; 0 if racetape can work, else 1."""
-    problems = list(clashes())
-    problems += missing_images()
-    for line in problems:
-        click.echo(f"problem: {line}")
-    for tool, use in OPTIONAL_TOOLS.items():
-        found = shutil.which(tool)
-        click.echo(f"{tool}: {found or 'not found'} - {use}")
-    click.echo("racetape cannot work as it is" if problems else "racetape is ready")
-    return 1 if problems else 0
+@dataclass(frozen=True)
+class Findings:
+    """What `examine` found.
+
+    Attributes:
+        problems: sentences; racetape cannot work while there are any.
+        tools: name of an optional tool -> its path, or None.
+    """
+
+    problems: list[str]
+    tools: dict[str, str | None]
+
+    def json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"ready": not self.problems, "problems": self.problems, "tools": self.tools}
+
+    def text(self) -> str:
+        """As people read it."""
+        lines = [f"problem: {line}" for line in self.problems]
+        lines += [f"{tool}: {path or 'not found'} - {OPTIONAL_TOOLS[tool]}" for tool, path in self.tools.items()]
+        return "\n".join([*lines, "racetape cannot work as it is" if self.problems else "racetape is ready"])
+
+
+def examine() -> Findings:
+    """Look at the installation."""
+    return Findings([*clashes(), *missing_images()], {tool: shutil.which(tool) for tool in OPTIONAL_TOOLS})

@@ -207,7 +207,6 @@ struct platform_state {
 	uint64_t ended; /* the guest wrote the exit port, or a CPU shut down */
 	uint64_t exit_status;
 	uint64_t shutdown;
-	uint64_t auto_cpu; /* where the default schedule stands: nothing the guest sees, but part of what comes next */
 };
 
 enum page_flags {
@@ -282,6 +281,7 @@ struct machine {
 	struct console console;
 	struct decode_cache *code;
 	uint32_t stop_at_trace;
+	uint32_t auto_cpu; /* where the default schedule stands; snapshots keep it, so that it goes on as it would have */
 	uint64_t run_end; /* step at which cpu_run stops; a CPU that interrupts itself brings it forward */
 };
 

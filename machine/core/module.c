@@ -477,8 +477,7 @@ static PyObject *machine_state_load(PyObject *self, PyObject *args)
 	bool valid = (size_t)size == sizeof(header) + m->cpu_count * cpu_size;
 	if (valid) {
 		memcpy(&header, data, sizeof(header));
-		valid = header.version == STATE_VERSION && header.cpu_count == m->cpu_count &&
-			header.platform.auto_cpu < m->cpu_count;
+		valid = header.version == STATE_VERSION && header.cpu_count == m->cpu_count;
 	}
 	struct cpu_state *states = valid ? PyMem_Malloc(m->cpu_count * cpu_size) : NULL;
 	if (valid && !states)
@@ -494,6 +493,7 @@ static PyObject *machine_state_load(PyObject *self, PyObject *args)
 	}
 	m->step = header.step;
 	m->s = header.platform;
+	m->auto_cpu = 0;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		m->cpus[i].s = states[i];
 		cpu_refresh(&m->cpus[i]);

@@ -125,7 +125,7 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 		struct cpu *chosen = NULL;
 		bool waits_for_choice = false;
 		for (uint32_t i = 0; i < m->cpu_count && !chosen; i++) {
-			struct cpu *c = &m->cpus[(m->s.auto_cpu + i) % m->cpu_count];
+			struct cpu *c = &m->cpus[(m->auto_cpu + i) % m->cpu_count];
 			waits_for_choice |= c->s.waiting == WAIT_CHOICE;
 			if (runnable(c) || apic_pending(c) >= 0)
 				chosen = c;
@@ -146,7 +146,7 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 			drain_step(holder);
 			continue;
 		}
-		m->s.auto_cpu = chosen->number;
+		m->auto_cpu = chosen->number;
 		int pending = apic_pending(chosen);
 		if (pending >= 0) {
 			irq_step(chosen, (uint64_t)pending);
@@ -157,8 +157,8 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 		enum run_end end = run(chosen, watch ? m->step + 1 : step_end, false, true);
 		switch (end) {
 		case RUN_BLOCKED: drain_step(chosen); break;
-		case RUN_PAUSE: m->s.auto_cpu = (chosen->number + 1) % m->cpu_count; break;
-		case RUN_WAITING: m->s.auto_cpu = 0; break;
+		case RUN_PAUSE: m->auto_cpu = (chosen->number + 1) % m->cpu_count; break;
+		case RUN_WAITING: m->auto_cpu = 0; break;
 		case RUN_TRACE: return STOP_trace;
 		case RUN_STEPS:
 		case RUN_EVENTS: break;

@@ -127,6 +127,7 @@ struct snapshot *snapshot_take(struct machine *m)
 	snapshot->cpu_count = m->cpu_count;
 	snapshot->page_count = mem->page_count;
 	snapshot->platform = m->s;
+	snapshot->auto_cpu = m->auto_cpu;
 	snapshot->pages = pages;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		flags_canonicalise(&m->cpus[i]);
@@ -178,6 +179,7 @@ void snapshot_restore(struct machine *m, const struct snapshot *snapshot)
 	page_tree_assign(mem->saved, snapshot->pages);
 	m->step = snapshot->step;
 	m->s = snapshot->platform;
+	m->auto_cpu = snapshot->auto_cpu;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		m->cpus[i].s = snapshot->cpus[i];
 		cpu_refresh(&m->cpus[i]);
@@ -195,7 +197,7 @@ void snapshot_destroy(struct snapshot *snapshot)
 uint64_t machine_state_hash(struct machine *m)
 {
 	uint64_t h = memory_hash(&m->memory);
-	h = hash_bytes(h, &m->s, offsetof(struct platform_state, auto_cpu));
+	h = hash_bytes(h, &m->s, sizeof(m->s));
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		flags_canonicalise(&m->cpus[i]);
 		h = hash_bytes(h, &m->cpus[i].s, sizeof(struct cpu_state));

@@ -16,6 +16,7 @@ struct snapshot {
 	uint64_t step;
 	uint32_t cpu_count;
 	uint32_t page_count;
+	uint32_t auto_cpu;
 	struct platform_state platform;
 	struct page_tree *pages;
 	struct cpu_state cpus[]; /* [cpu_count] */

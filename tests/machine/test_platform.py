@@ -540,17 +540,14 @@ def test_the_default_schedule_goes_on_from_a_snapshot_as_before() -> None:
     bare.machine.write(CODE + 0x1000, assemble(loop, CODE + 0x1000))
     for cut in range(3, 40, 4):
         bare.execute(auto(cut))
-        here, saved = bare.machine.snapshot(), bare.machine.state_save()
+        here = bare.machine.snapshot()
         ends = []
-        for how in range(3):
+        for _ in range(2):
             bare.machine.choices_take()
             bare.execute(auto(50))
             ends.append((bare.machine.state_hash(), bare.machine.choices_take()))
             bare.machine.restore(here)
-            if how == 1:
-                bare.execute(auto(7))
-                bare.machine.state_load(saved)
-        assert ends[0] == ends[1] == ends[2]
+        assert ends[0] == ends[1]
 
 
 def test_in_auto_a_spinning_cpu_lets_the_next_one_run() -> None:

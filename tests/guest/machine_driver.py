@@ -20,10 +20,10 @@ def run_default(machine: Machine) -> str:
     return machine.execute(step(_core.AUTO, 0, STEP_MAX))[0]
 
 
-def boot_to_ready(name: str, cpus: int = 1) -> Machine:
+def boot_to_ready(name: str, cpus: int = 1, command_line: str = "") -> Machine:
     scenario = next(row for row in images.scenarios() if row.flavour == name.split("-")[0])
     machine = Machine(cpus=cpus, ram_bytes=scenario.ram_bytes)
-    images.boot(machine, images.image_bytes(name), scenario.command_line)
+    images.boot(machine, images.image_bytes(name), command_line or scenario.command_line)
     machine.stop_at_trace = 1
     assert run_default(machine) == "trace"
     machine.stop_at_trace = 0

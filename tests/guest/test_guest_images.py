@@ -27,7 +27,7 @@ def test_every_scenario_has_its_images() -> None:
         for configuration in scenario.configurations:
             for variant in scenario.variants:
                 assert scenario.image(configuration, variant) in ALL
-        assert scenario.image() == f"{scenario.flavour}-up-buggy"
+        assert scenario.image() == f"{scenario.flavour}-up-{scenario.variants[0]}"
         assert scenario.configuration().name == "up-2level"
         assert len(scenario.command_line) < images.COMMAND_LINE_SIZE
         assert scenario.ram_bytes % 4096 == 0

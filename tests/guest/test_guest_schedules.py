@@ -10,6 +10,7 @@ from guest_state import ISOLATED, Layout
 from machine_driver import TIMER_VECTOR, boot_to_ready, random_plan, run_default, step
 
 from machine import Machine, _core, images
+from machine.symbols import Symbols
 
 FIX = "fix-7454f4ba40b4"
 PAGE_OFFSET = 0xC0000000
@@ -123,3 +124,22 @@ def test_every_ghost_agrees_at_the_end(kind: str, cpus: int) -> None:
         machine.tap = False
         assert reason == "exit"
         assert {key: n for key, n in ghosts.items() if n} == dict(layout.counters(read)), seed
+
+
+@pytest.mark.parametrize(("kind", "cpus"), [("up", 1), ("smp", 2), ("smp", 4)])
+def test_migration_fork_and_copy_on_write(kind: str, cpus: int) -> None:
+    """The scenario checks every word itself; by default all pages have moved before the process forks."""
+    name = f"small-{kind}-buggy"
+    machine = boot_to_ready(name, cpus, "scenario=compact")
+    migrated = Symbols(images.image_bytes(name)).symbol("migrated_pages").address
+    layout = Layout.of(images.image_bytes(name))
+    ready = machine.snapshot()
+    if cpus == 1:
+        assert run_default(machine) == "exit"
+        assert machine.exit_status == 0
+        assert _reader(machine)(migrated, 4) == b"\4\0\0\0"
+    for seed in range(150):
+        machine.restore(ready)
+        assert machine.execute(random_plan(seed, cpus))[0] == "exit", seed
+        assert (machine.exit_status, machine.console_take()) == (0, b""), seed
+        assert not any(map(any, _isolated(machine, layout).values())), seed

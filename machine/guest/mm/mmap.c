@@ -76,8 +76,9 @@ void exit_mmap(struct mm_struct *mm)
 		unmap_vma(vma);
 	for (vma = mm->mmap; vma; vma = next) {
 		next = vma->vm_next;
-		free_pgtables(vma);
+		/* Out of rmap's sight first: a walker may hold a pmd it has read, and lock the table behind it. */
 		unlink_anon_vmas(vma);
+		free_pgtables(vma);
 		kmem_cache_free(&vm_area_cache, vma);
 	}
 	mm->mmap = NULL;

@@ -2,5 +2,6 @@
 
 const struct scenario scenarios[] = {
 	{ "wrong-zone", scenario_wrong_zone },
+	{ "compact", scenario_compact },
 	{ NULL, NULL },
 };

@@ -13,6 +13,7 @@ struct scenario {
 extern const struct scenario scenarios[];
 
 void scenario_wrong_zone(void);
+void scenario_compact(void);
 
 /* scenarios/arrange.c: set-up helpers. */
 void hog_zone(enum zone_type type);

@@ -18,11 +18,14 @@ HANDLERS = f"""
     addl $2,4(%esp); add $4,%esp; iret; .balign 16
     movl $0,{APIC + 0xB0:#x}; iret
 """
-SYSTEM = (
-    "0f20c0 0f22c0 0f20d8 0f22d8 0f20e0 0f22e0 0f22d0 0f0138 0f06 0f09 0faef0 0faee8 0faef8 f4 fa fb 9c 9d cf cc cd30"
-    " cd31 ce 6a10cf 0fa2 0f31 0f32 8ed8 8ec0 8ed0 8ee0 0f00d8 0f00d0 1e 1f 16 17 06 07 f390 e4e9 e6e9 ec ee ed ef 0f0110 0f0118"
-    " 0f0100 0f0108 0fba2d00200000 00 f00fb10d00000200 f0ff0500000200 ff0500000200 a100000200 a300000200 c705000002000a000000"
-).split()
+# Machine code of system instructions, one a word.
+SYSTEM_TEXT = """
+    0f20c0 0f22c0 0f20d8 0f22d8 0f20e0 0f22e0 0f22d0 0f0138 0f06 0f09 0faef0 0faee8 0faef8 f4 fa fb 9c 9d cf cc ce
+    cd30 cd31 6a10cf 0fa2 0f31 0f32 8ed8 8ec0 8ed0 8ee0 0f00d8 0f00d0 1e 1f 16 17 06 07 f390 e4e9 e6e9 ec ee ed ef
+    0f0110 0f0118 0f0100 0f0108 f00fb10d00000200 f0ff0500000200 ff0500000200 a100000200 a300000200
+    c705000002000a000000 e7f4 66ba1005 0f1f840833005452
+"""
+SYSTEM = [bytes.fromhex(word) for word in SYSTEM_TEXT.split()]
 
 
 def sensible_code(r: random.Random, generator: Generator, size: int) -> bytes:
@@ -47,7 +50,7 @@ def sensible_code(r: random.Random, generator: Generator, size: int) -> bytes:
             value = value if register == 0x300 else r.choice((0, 0x01000000, 0x40, 0x10040, 5))
             out += b"\xc7\x05" + struct.pack("<II", APIC + register, value)
         elif kind < 0.94:
-            out += bytes.fromhex(r.choice(SYSTEM))
+            out += r.choice(SYSTEM)
         else:
             out += generator.instruction(r.choice(generator.rows), generator.fresh())
     return bytes(out[:size])

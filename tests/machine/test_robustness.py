@@ -1,0 +1,229 @@
+"""Whatever the guest, the plan or a saved state contain: no crash, no hang, an error or a shutdown at worst."""
+
+import contextlib
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from random_programs import RAM, build, random_plan
+
+from machine import _core
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+SEEDS = int(os.environ.get("RACETAPE_FUZZ_SEEDS", "300"))
+
+
+def execute(machine: _core.Machine, plan: bytes, exact: bool = False) -> None:
+    limit = min(machine.step + 3000, 2**64 - 1)
+    index = done = 0
+    for _ in range(40):
+        reason, index, done = machine.execute(plan, index=index, done=done, step_max=limit, exact=exact)
+        machine.events_clear()
+        if reason not in ("events", "trace", "idle", "choice"):
+            return
+        if reason in ("idle", "choice"):
+            index, done = index + 1, 0
+
+
+def inspect(machine: _core.Machine, r: random.Random) -> None:
+    for cpu in range(machine.cpus):
+        machine.registers(cpu)
+        machine.store_buffer_entries(cpu)
+        machine.tlb_entries(cpu)
+        machine.translate(cpu, r.getrandbits(32))
+        machine.waiting(cpu)
+        machine.can_interrupt(cpu, r.randrange(256))
+        with contextlib.suppress(LookupError):
+            machine.read_linear(cpu, r.getrandbits(32), r.randrange(9000))
+    machine.state_hash()
+    machine.pages_written()
+    machine.console_take()
+    machine.choices_take()
+
+
+def fuzz(seed: int) -> None:
+    r = random.Random(seed)
+    machine = _core.Machine(cpus=r.randrange(1, 9), ram_bytes=RAM, store_buffer=r.choice((1, 2, 8, 56)))
+    machine.tap_capacity(1024)
+    machine.tap = r.random() < 0.8
+    build(r, machine, wild=r.random() < 0.5)
+    snapshots = [machine.snapshot()]
+    for _ in range(6):
+        execute(machine, random_plan(r, machine.cpus, 30, wild=True), exact=r.random() < 0.2)
+        what = r.randrange(5)
+        if what == 0:
+            snapshots.append(machine.snapshot())
+        elif what == 1:
+            machine.restore(r.choice(snapshots))
+        elif what == 2:
+            damage(r, machine)
+        elif what == 3:
+            machine.write(r.randrange(RAM - 64), r.randbytes(64))
+        inspect(machine, r)
+
+
+def damage(r: random.Random, machine: _core.Machine) -> None:
+    """Loads a saved state with random changes: refused, or as good as any other."""
+    state = bytearray(machine.state_save())
+    header = 40
+    per_cpu = (len(state) - header) // machine.cpus
+    for _ in range(r.randrange(1, 8)):
+        # Mostly in the first 600 bytes of a CPU: registers, segments, APIC. The rest is store buffer and TLB.
+        cpu = header + per_cpu * r.randrange(machine.cpus)
+        at = r.choice((r.randrange(header), cpu + r.randrange(600), cpu + r.randrange(per_cpu)))
+        size = r.choice((1, 2, 4, 8))
+        state[at : at + size] = r.choice((r.randbytes(size), b"\xff" * size, bytes(size)))[: len(state) - at]
+    try:
+        machine.state_load(bytes(state))
+    except ValueError:
+        return
+    assert len(machine.state_save()) == len(state)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_random_systems_and_plans(part: int) -> None:
+    for seed in range(part, SEEDS, 4):
+        fuzz(seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(100))
+def test_random_systems_and_plans_soak(part: int) -> None:
+    for seed in range(100_000 + part * 1000, 101_000 + part * 1000):
+        fuzz(seed)
+
+
+def test_damaged_states_of_one_machine() -> None:
+    r = random.Random(5)
+    machine = _core.Machine(cpus=2, ram_bytes=RAM)
+    build(r, machine, wild=False)
+    start = machine.snapshot()
+    for _ in range(SEEDS):
+        machine.restore(start)
+        damage(r, machine)
+        execute(machine, random_plan(r, 2, 10, wild=True))
+        inspect(machine, r)
+
+
+def test_wrong_states_are_refused() -> None:
+    machine, other = _core.Machine(cpus=1, ram_bytes=RAM), _core.Machine(cpus=2, ram_bytes=RAM)
+    good = machine.state_save()
+    before = machine.state_hash()
+    for bad in (b"", b"x", good[:-1], good + b"\0", b"\2" + good[1:], other.state_save(), bytes(len(good))):
+        with pytest.raises(ValueError, match="not a state"):
+            machine.state_load(bad)
+    machine.state_load(good)
+    assert machine.state_hash() == before
+
+
+def test_wrong_arguments() -> None:
+    for arguments in ({"cpus": 0}, {"cpus": 9}, {"ram_bytes": 0}, {"ram_bytes": 4097}, {"ram_bytes": (3 << 30) + 4096}):
+        with pytest.raises(ValueError, match="must be"):
+            _core.Machine(**arguments)
+    for store_buffer in (0, 57):
+        with pytest.raises(ValueError, match="must be"):
+            _core.Machine(store_buffer=store_buffer)
+    with pytest.raises(TypeError):
+        _core.Machine(2)  # type: ignore[misc]
+    machine = _core.Machine(ram_bytes=RAM)
+    with pytest.raises(ValueError, match="16-byte"):
+        machine.execute(b"123")
+    for phys, size in ((RAM, 1), (RAM - 1, 2), (2**64 - 1, 2), (0, RAM + 1)):
+        with pytest.raises(ValueError, match="not all RAM"):
+            machine.read(phys, size)
+    for phys in (RAM, RAM - 1, 2**64 - 2):
+        with pytest.raises(ValueError, match="not all RAM"):
+            machine.write(phys, b"ab")
+    with pytest.raises(KeyError):
+        machine.set_register(0, "nonsense", 1)
+    with pytest.raises(ValueError, match="cpu 1"):
+        machine.registers(1)
+    with pytest.raises(ValueError, match="capacity"):
+        machine.tap_capacity(1)
+    with pytest.raises(ValueError, match="at most"):
+        machine.stop_at_trace = 0x10000
+    with pytest.raises(LookupError) as caught:
+        machine.read_linear(0, RAM - 4, 8)
+    assert caught.value.args == (RAM,)
+
+
+def test_columns_keep_the_machine_alive() -> None:
+    machine = _core.Machine(ram_bytes=RAM)
+    machine.tap = True
+    machine.execute(b"\1" + bytes(7) + (100).to_bytes(8, "little"))
+    count, *views = machine.events()
+    with pytest.raises(BufferError):
+        machine.tap_capacity(2048)
+    del machine
+    assert count
+    assert all(len(view) == count for view in views)
+    assert sum(bytes(views[5]))
+
+
+def test_decode_of_anything() -> None:
+    r = random.Random(8)
+    for _ in range(20 * SEEDS):
+        code = r.randbytes(r.randrange(0, 20))
+        try:
+            name, length, access = _core.decode(code, bits=r.choice((16, 32)))
+        except ValueError:
+            continue
+        assert name
+        assert 1 <= length <= min(15, len(code))
+        assert access in ("", "R", "W", "RW")
+
+
+SANITIZED = ["test_robustness.py", "test_replay.py", "test_platform.py", "test_paging.py", "test_tso.py"]
+SLOW = "sample or all_of_two or full_buffer or (test_replay and (20 or 60 or 100 or 140))"
+
+
+def sanitized_core(folder: Path) -> Path:
+    """A build with ASan and UBSan; kept in `folder` for as long as the sources stay as they are."""
+    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-std=c11", "-UNDEBUG"]
+    flags += ["-fPIC", "-fvisibility=hidden", f"-I{sysconfig.get_paths()['include']}"]
+    sources = sorted((ROOT / "machine" / "core").iterdir())
+    digest = hashlib.sha256("".join(flags).encode() + b"".join(source.read_bytes() for source in sources)).hexdigest()
+    core = folder / digest[:16] / "_core.so"
+    if core.exists():
+        return core
+    core.parent.mkdir()
+
+    def compile_one(source: Path) -> str:
+        target = core.parent / f"{source.stem}.o"
+        subprocess.run(["gcc", *flags, "-c", str(source), "-o", str(target)], check=True)
+        return str(target)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, [source for source in sources if source.suffix == ".c"]))
+    link = ["gcc", "-shared", "-fsanitize=address,undefined", *objects, "-o", str(core) + ".new"]
+    subprocess.run(link, check=True)
+    Path(str(core) + ".new").rename(core)
+    return core
+
+
+@pytest.mark.skipif("RACETAPE_CORE" in os.environ, reason="this is the inner run")
+def test_with_sanitizers(request: pytest.FixtureRequest) -> None:
+    """The same, and the tests of the core that need no other oracle, on a build with ASan and UBSan."""
+    cache = request.config.cache
+    assert cache is not None
+    core = sanitized_core(cache.mkdir("sanitized-core"))
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    environment = os.environ | {
+        "LD_PRELOAD": library.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "RACETAPE_CORE": str(core),
+        "RACETAPE_FUZZ_SEEDS": "40",
+        "PYTHONPATH": str(ROOT),
+    }
+    files = [str(HERE / name) for name in SANITIZED]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not soak", "-k", f"not ({SLOW})"]
+    command = [sys.executable, "-m", "pytest", *options, *files]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -53,4 +53,4 @@ bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build *.egg-info machine/*.so machine/images
+	rm -rf $(VENV) build *.egg-info machine/*.so machine/built

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import os
 import re
 import struct
@@ -34,7 +35,7 @@ from machine._core import Machine
 from machine.errors import ImageError, UsageError
 
 GUEST = Path(__file__).with_name("guest")
-IMAGES = Path(__file__).with_name("images")
+IMAGES = Path(__file__).with_name("built")
 
 FLAVOURS: dict[str, tuple[str, ...]] = {"linux": (), "small": ("-DCONFIG_SMALL",)}
 KINDS: dict[str, tuple[str, ...]] = {"up": (), "smp": ("-DCONFIG_SMP",)}
@@ -93,8 +94,13 @@ class Scenario:
     step_max: int
 
     def configuration(self, name: str = "") -> Configuration:
-        """The named configuration, by default the first. Raises UsageError if the scenario does not have it."""
-        return Configuration.parse(_choose("configuration", name or self.configurations[0], self.configurations))
+        """The named configuration, by default the first; `up` or `smp2` alone means with the first paging mode it has.
+
+        Raises UsageError if the scenario does not have it.
+        """
+        full = [row for row in self.configurations if row == name or row.split("-")[0] == name]
+        chosen = full[0] if full else name or self.configurations[0]
+        return Configuration.parse(_choose("configuration", chosen, self.configurations))
 
     def image(self, configuration: str = "", variant: str = "") -> str:
         """Name of the image to run. Raises UsageError for what the scenario does not have."""
@@ -265,22 +271,24 @@ class _Load:
 
 def _elf_loads(image: bytes) -> tuple[int, list[_Load]]:
     """(entry, PT_LOAD segments) of an ELF32 executable for i386. Raises ImageError for anything else."""
-    if len(image) < 52 or image[:4] != b"\x7fELF":
+    from elftools.elf.elffile import ELFFile
+
+    if image[:4] != b"\x7fELF":
         raise ImageError("not an ELF file")
-    if image[4] != 1 or image[5] != 1:
-        raise ImageError("not a 32-bit little-endian ELF file")
-    kind, machine, _, entry, phoff, _, _, _, phentsize, phnum = struct.unpack_from("<HHIIIIIHHH", image, 16)
-    if kind != 2 or machine != 3:
-        raise ImageError("not an i386 executable")
-    if phentsize != 32 or phoff + phnum * 32 > len(image):
-        raise ImageError("damaged ELF file: the program headers lie outside of it")
+    try:
+        elf = ELFFile(io.BytesIO(image))
+        kind = (elf.elfclass, elf.little_endian, elf["e_type"], elf["e_machine"])
+        entry = int(elf["e_entry"])
+        headers = [segment.header for segment in elf.iter_segments("PT_LOAD")]
+    except Exception as error:  # a damaged file can raise anything in there
+        raise ImageError(f"damaged ELF file: {error or type(error).__name__}") from error
+    if kind != (32, True, "ET_EXEC", "EM_386"):
+        raise ImageError("not an executable for 32-bit x86")
     loads = []
-    for index in range(phnum):
-        what, offset, _, physical, filesz, memsz, _, _ = struct.unpack_from("<8I", image, phoff + index * 32)
-        if what != 1:
-            continue
+    for header in headers:
+        offset, filesz, memsz, physical = (header[key] for key in ("p_offset", "p_filesz", "p_memsz", "p_paddr"))
         if offset + filesz > len(image) or filesz > memsz or physical + memsz > 1 << 32:
-            raise ImageError(f"damaged ELF file: segment {index} lies outside of it")
+            raise ImageError(f"damaged ELF file: the segment at {physical:#x} lies outside of it")
         loads.append(_Load(physical, image[offset : offset + filesz], memsz))
     if not any(load.physical <= entry < load.physical + load.size_bytes for load in loads):
         raise ImageError(f"damaged ELF file: the entry point {entry:#x} is in no segment")

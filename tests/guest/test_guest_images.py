@@ -40,7 +40,7 @@ def test_every_scenario_has_its_images() -> None:
         (lambda: images.scenario("wrong-zon"), "did you mean wrong-zone"),
         (lambda: images.scenario("xyzzy"), "there are: wrong-zone"),
         (lambda: images.scenario("wrong-zone").image(variant="bugy"), "did you mean buggy"),
-        (lambda: images.scenario("wrong-zone").configuration("up"), "up-2level"),
+        (lambda: images.scenario("wrong-zone").configuration("up-3level"), "up-2level"),
         (lambda: images.Configuration.parse("smp9-2level"), "smp8-2level"),
         (lambda: images.image_path("linux-up-bugy"), "did you mean linux-up-buggy"),
         (lambda: images.build(["nothing"]), "no such image"),

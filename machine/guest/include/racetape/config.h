@@ -36,10 +36,14 @@
 #endif
 
 /*
- * How much of each page of a huge page is cleared or copied: one cache line. RAM starts as zeros and no scenario looks
- * beyond a page's first line, so the result is the same, and a 4 MB huge page costs 16 thousand stores instead of a
- * million, each of which would be a step of the recording. Everything else is cleared and copied whole.
+ * How much of each page of a huge page is cleared or copied: all of it at Linux's own sizes; a cache line in the small
+ * flavour, where a "huge" page of 16 pages would otherwise be most of the recording. (RAM starts as zeros, and no scenario
+ * looks beyond a page's first line.)
  */
+#ifdef CONFIG_SMALL
 #define HPAGE_TOUCHED_BYTES 64
+#else
+#define HPAGE_TOUCHED_BYTES PAGE_SIZE
+#endif
 
 #endif

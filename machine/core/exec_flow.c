@@ -178,11 +178,13 @@ static enum status far_return(struct cpu *c, uint32_t size, uint16_t selector, u
 		c->s.rip = offset;
 		return STATUS_OK;
 	}
+	/* The code segment is checked before the rest of the frame is read, with the inner privilege still. */
 	uint64_t pointer, stack;
+	struct segment_register old_code = c->s.segment[CS], code;
+	TRY(segment_check_code(c, selector, target, true, &code));
 	TRY(stack_peek(c, above + release, size, &pointer));
 	TRY(stack_peek(c, above + release + size, size, &stack));
-	struct segment_register old_code = c->s.segment[CS];
-	TRY(segment_load_code(c, selector, target, true));
+	segment_set_code(c, &code);
 	enum status status = segment_load(c, SS, (uint16_t)stack);
 	if (status != STATUS_OK) {
 		segment_set_code(c, &old_code);

@@ -144,7 +144,8 @@ void segment_set_code(struct cpu *c, const struct segment_register *code)
 	c->fetch_valid = false;
 }
 
-enum status segment_load_code(struct cpu *c, uint16_t selector, uint32_t privilege, bool is_return)
+enum status segment_check_code(struct cpu *c, uint16_t selector, uint32_t privilege, bool is_return,
+			       struct segment_register *ret)
 {
 	uint64_t descriptor;
 	if (!(selector & 0xfffc))
@@ -161,6 +162,14 @@ enum status segment_load_code(struct cpu *c, uint16_t selector, uint32_t privile
 		return fault_raise_error(c, VECTOR_NP, selector & 0xfffc);
 	TRY(descriptor_mark_accessed(c, selector, descriptor));
 	s.selector = (uint16_t)((selector & 0xfffc) | privilege);
+	*ret = s;
+	return STATUS_OK;
+}
+
+enum status segment_load_code(struct cpu *c, uint16_t selector, uint32_t privilege, bool is_return)
+{
+	struct segment_register s;
+	TRY(segment_check_code(c, selector, privilege, is_return, &s));
 	segment_set_code(c, &s);
 	return STATUS_OK;
 }

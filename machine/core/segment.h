@@ -27,6 +27,9 @@ enum status descriptor_mark_accessed(struct cpu *c, uint16_t selector, uint64_t 
 /* MOV Sreg, POP Sreg: with all the checks. */
 enum status segment_load(struct cpu *c, uint32_t segment, uint16_t selector);
 /* Code segment for a far transfer without change of privilege (direct) or for IRET/RET (to `privilege`). */
+enum status segment_check_code(struct cpu *c, uint16_t selector, uint32_t privilege, bool is_return,
+			       struct segment_register *ret);
+/* The same, and loads it. */
 enum status segment_load_code(struct cpu *c, uint16_t selector, uint32_t privilege, bool is_return);
 void segment_set_code(struct cpu *c, const struct segment_register *code);
 /* On a return to an outer privilege, data segments that the outer one may not use become null. */

@@ -376,3 +376,13 @@ def test_two_addresses_of_one_code_page() -> None:
     bare.entry(0x60000, CODE | P | RW)
     bare.execute(auto())
     assert bare.register("rcx") == 1
+
+
+def test_a_return_outwards_checks_its_code_segment_before_it_reads_the_outer_stack() -> None:
+    for selector, vector in ((0x2B, 13), (0x23, 14)):
+        bare = Paged("iret")
+        bare.entry(STACK, 0)
+        bare.machine.set_register(0, "rsp", STACK - 12)
+        bare.machine.write(STACK - 12, struct.pack("<III", CODE, selector, 2))
+        bare.execute(run(1))
+        assert bare.events("fault")[0]["info"] == vector

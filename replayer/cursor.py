@@ -14,7 +14,7 @@ from machine import Machine, images
 from machine.errors import DivergenceError, ReplayError
 from traces import Choices, Tape
 from traces.chunks import Chunk
-from traces.schema import RecordArray, U64Array, describe_record, step_counts
+from traces.schema import STATE_VERSION, RecordArray, U64Array, describe_record, step_counts
 
 _CACHED_CHUNKS: Final = 4
 
@@ -22,9 +22,14 @@ _CACHED_CHUNKS: Final = 4
 def boot(tape: Tape, image: bytes | None = None) -> Machine:
     """A machine as the tape's was at position 0, with the tape's image or another one in its place.
 
-    Raises TapeError, ImageError.
+    Raises TapeError, ImageError, and ReplayError if the tape is from a core whose state hashes cannot be compared.
     """
     header = tape.header
+    if header.state_version != STATE_VERSION:
+        raise ReplayError(
+            f"{tape.path} was recorded by {header.tool}, whose machine state has version {header.state_version}; "
+            f"this one has {STATE_VERSION} and cannot replay it: use that racetape, or record again"
+        )
     machine = Machine(cpus=header.cpus, ram_bytes=header.ram_bytes, store_buffer=header.store_buffer)
     images.boot(machine, tape.image() if image is None else image, header.command_line)
     machine.choices_enabled = False

@@ -22,6 +22,7 @@ from traces.schema import (
     OP_NAMES,
     PLATFORM_VERSION,
     RECORD,
+    STATE_VERSION,
     Op,
     RecordArray,
     records_of,
@@ -47,6 +48,7 @@ class TapeHeader:
 
     format: int = FORMAT_VERSION
     platform: int = PLATFORM_VERSION
+    state_version: int = STATE_VERSION
     tool: str
     scenario: str
     variant: str
@@ -66,6 +68,7 @@ class TapeHeader:
         """Raise FormatError if a field is out of the range that the format states."""
         _in_range("format", self.format, 1, FORMAT_VERSION)
         _in_range("platform", self.platform, 1, PLATFORM_VERSION)
+        _in_range("state_version", self.state_version, 1, _U64_MAX)
         _in_range("cpus", self.cpus, 1, 8)
         _in_range("ram_bytes", self.ram_bytes, PAGE_BYTES, 3 << 30)
         _in_range("store_buffer", self.store_buffer, 1, 56)

@@ -13,6 +13,7 @@ from debugger.ghosts import ENTRIES, IRET, TRACE, Account, Counter, Finding, Tra
 from debugger.progress import progress
 from debugger.report import Balance, DivergenceReport, Moment, family
 from debugger.zones import Target, ZoneLayout, counter_lvalue, place_of
+from machine import images
 from machine.errors import ExpressionError, ImageError, TapeError, UsageError
 from machine.symbols import Symbols
 from machine.unwind import Unwinder
@@ -150,8 +151,8 @@ class Query:
     # -- the answer --
 
     def _report(self, target: Target, account: Account, partner: Account | None) -> DivergenceReport:
-        has_ghost = target.item is not None and account.announced
-        if target.item is not None and not account.announced:
+        has_ghost = target.item is not None and (account.announced or self._declared(target.item[1]))
+        if target.item is not None and not has_ghost:
             self._notes.append(f"nothing on this tape announces the true {target.item[1]}; only negatives can be found")
         elif target.item is None and self._layout is not None:
             self._notes.append(f"{target.text} has no ghost; only negative values can be found")
@@ -175,6 +176,12 @@ class Query:
             balances=balances,
             notes=self._notes,
         )
+
+    def _declared(self, item: str) -> bool:
+        """Whether the scenario promises that the guest announces every true change of the item: none is an answer."""
+        name = self._timeline.tape.header.scenario
+        rows = [row for row in images.scenarios() if row.name == name]
+        return any(item in (*row.counters, *row.counters_more) for row in rows)
 
     def _conclude(
         self, account: Account, balances: list[Balance], partners: list[Balance], misled: Finding | None

@@ -180,6 +180,8 @@ void segments_drop_inner(struct cpu *c)
 	uint32_t privilege = cpu_privilege(c);
 	for (size_t i = 0; i < sizeof(data); i++) {
 		struct segment_register *s = &c->s.segment[data[i]];
+		if (!s->type)
+			continue; /* null already, with whatever RPL */
 		bool conforming = (s->type & (DESCRIPTOR_CODE | DESCRIPTOR_DOWN)) == (DESCRIPTOR_CODE | DESCRIPTOR_DOWN);
 		if (!conforming && (uint32_t)(s->type >> 5 & 3) < privilege)
 			*s = (struct segment_register){0};

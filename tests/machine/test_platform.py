@@ -629,3 +629,9 @@ def test_interrupt_table_entries_are_implicit_loads() -> None:
         (STACK - 12, CODE + 1),
     ]
     assert {row["info"] for row in frame_stores} == {_core.EVENT_IMPLICIT | _core.EVENT_DRAINED}
+
+
+def test_a_null_selector_keeps_its_rpl_on_the_way_to_the_user() -> None:
+    bare = Bare("mov $3,%eax; mov %eax,%gs;" + USER + "nop")
+    bare.execute(run(8))
+    assert [bare.register(name) for name in ("cpl", "gs", "fs")] == [3, 3, 0]

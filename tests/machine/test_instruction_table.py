@@ -1,0 +1,132 @@
+"""Everything in the guest images is in the one instruction table, by capstone's reading of it."""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+
+import capstone
+import pytest
+from capstone import x86 as cs
+from elftools.elf.elffile import ELFFile
+from native_oracle import Generator
+
+from machine import _core, images
+
+# What one name in the table stands for: operand sizes and hints that share a row.
+ALIASES = {
+    "pause": "xchg",
+    "cbw": "cwde",
+    "cwd": "cdq",
+    "fwait": "wait",
+    "tzcnt": "bsf",  # what F3 0F BC is on a CPU that announces no BMI
+    "lzcnt": "bsr",
+    "jcxz": "jecxz",
+    "iret": "iretd",
+    "pushaw": "pushal",
+    "popaw": "popal",
+    "pushf": "pushfd",
+    "popf": "popfd",
+    "sal": "shl",
+    **{f"{name}w": f"{name}d" for name in ("movs", "cmps", "stos", "lods", "scas")},
+}
+PREFIXES = {"lock", "rep", "repne", "repe", "repz", "repnz", "xacquire", "xrelease", "bnd", "notrack"}
+
+Instruction = capstone.CsInsn
+
+
+@pytest.fixture(scope="session")
+def disassembler() -> capstone.Cs:
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+    engine.detail = True
+    return engine
+
+
+def mnemonic(instruction: Instruction) -> str:
+    name = next(word for word in instruction.mnemonic.split() if word not in PREFIXES)
+    if name == "nop" and instruction.opcode[0] == 0x90:
+        return "xchg"
+    if instruction.opcode[0] == 0xFF and instruction.modrm >> 3 & 7 in (3, 5):
+        return "l" + name  # far; capstone prints it like the near one
+    return ALIASES.get(name, name)
+
+
+def memory_access(instruction: Instruction) -> str | None:
+    for operand in instruction.operands:
+        if operand.type == cs.X86_OP_MEM:
+            return {0: "", 1: "R", 2: "W", 3: "RW"}[operand.access]
+    return None
+
+
+def functions(image: bytes) -> Iterator[tuple[str, int, bytes]]:
+    """(name, address, code) of every function symbol in executable sections."""
+    elf = ELFFile(io.BytesIO(image))
+    sections = {n: s for n, s in enumerate(elf.iter_sections()) if s["sh_flags"] & 4 and s["sh_type"] == "SHT_PROGBITS"}
+    covered: Counter[int] = Counter()
+    for symbol in elf.get_section_by_name(".symtab").iter_symbols():
+        section = sections.get(symbol["st_shndx"])
+        if section is None or symbol["st_info"]["type"] != "STT_FUNC" or not symbol["st_size"]:
+            continue
+        start = symbol["st_value"] - section["sh_addr"]
+        covered[symbol["st_shndx"]] += symbol["st_size"]
+        yield symbol.name, symbol["st_value"], section.data()[start : start + symbol["st_size"]]
+    for number, section in sections.items():  # little more than alignment may lie outside
+        assert covered[number] > 0.8 * section["sh_size"], (section.name, covered[number], section["sh_size"])
+
+
+@pytest.fixture(scope="session")
+def image_names() -> tuple[str, ...]:
+    images.build(images.image_names())
+    return images.image_names()
+
+
+def test_every_instruction_of_every_image(image_names: tuple[str, ...], disassembler: capstone.Cs) -> None:
+    assert image_names
+    seen: dict[bytes, str] = {}
+    for image in image_names:
+        count = 0
+        for name, address, code in functions(images.image_bytes(image)):
+            at = 0
+            for instruction in disassembler.disasm(code, address):
+                at += instruction.size
+                count += 1
+                raw = bytes(instruction.bytes)
+                if raw in seen:
+                    continue
+                place = f"{image} {name} {instruction.address:#x}: {raw.hex(' ')} {instruction.mnemonic}"
+                seen[raw] = place
+                try:
+                    found, length, _ = _core.decode(raw)
+                except ValueError as error:
+                    pytest.fail(f"{place}: {error}")
+                assert (found, length) == (mnemonic(instruction), instruction.size), place
+            assert at == len(code), f"{image} {name}: capstone stops at {address + at:#x}"
+        assert count > 1000
+    assert len(seen) > 1000
+
+
+# Capstone 5 takes these for readers only, or TEST for neither; and hints and LEA for readers.
+ACCESS_WRONG = {"cmpxchg", "cmpxchg8b", "rol", "ror", "rcl", "rcr", "test", "lea", "invlpg", "nop"}
+
+
+def test_every_row_means_what_capstone_says(disassembler: capstone.Cs) -> None:
+    """Length, mnemonic and memory access of generated code for each row."""
+    generator = Generator(11, _core.instructions())
+    checked = 0
+    for row in _core.instructions():
+        for _ in range(12):
+            try:
+                code = generator.of_row(row).code
+                name, length, access = _core.decode(code)
+            except ValueError:
+                continue
+            instruction = next(disassembler.disasm(code, 0x1000), None)
+            if instruction is None:
+                continue
+            text = f"{code.hex(' ')}: {instruction.mnemonic} {instruction.op_str}"
+            assert (name, length) == (mnemonic(instruction), instruction.size), text
+            theirs = memory_access(instruction)
+            wrong = name in ACCESS_WRONG or name.startswith(("set", "prefetch"))
+            if theirs is not None and row[4] not in ("none", "none_b") and not wrong:
+                assert access == theirs, text
+            checked += 1
+    assert checked > 10 * len(_core.instructions())

@@ -46,7 +46,7 @@ def mnemonic(instruction: Instruction) -> str:
     if name == "nop" and instruction.opcode[0] == 0x90:
         return "xchg"
     if instruction.opcode[0] == 0xFF and instruction.modrm >> 3 & 7 in (3, 5):
-        return "l" + name  # far; capstone prints it like the near one
+        return "l" + name.removeprefix("l")  # far; capstone prints some like the near ones
     return ALIASES.get(name, name)
 
 

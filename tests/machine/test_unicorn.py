@@ -287,6 +287,10 @@ def compare(seed: int) -> tuple[list[str], object]:
         # After an exception Unicorn may report arithmetic flags of an earlier instruction.
         for result in (ours, theirs):
             result["rflags"] = int(result["rflags"]) & ~0x8D5  # type: ignore[call-overload]
+    for name in ("es", "ds", "fs", "gs"):
+        # On a return outwards Unicorn clears the RPL of a null selector in ES and DS, not in FS and GS.
+        if int(ours[name]) < 4 and int(theirs[name]) < 4:  # type: ignore[call-overload]
+            theirs[name] = ours[name]
     found = [
         f"{name}: Unicorn {theirs[name]!r}, ours {ours[name]!r}"
         for name in ours

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from random_programs import RAM, build, random_plan
 
+import machine as machine_package
 from machine import _core
 
 HERE = Path(__file__).parent
@@ -181,7 +182,7 @@ def test_decode_of_anything() -> None:
 
 
 SANITIZED = ["test_robustness.py", "test_replay.py", "test_platform.py", "test_paging.py", "test_tso.py"]
-SLOW = "sample or all_of_two or full_buffer or (test_replay and (20 or 60 or 100 or 140))"
+SLOW = "sample or all_of_two or full_buffer or (test_replay and (20 or 40 or 60 or 80 or 100 or 120 or 140))"
 
 
 def sanitized_core(folder: Path) -> Path:
@@ -208,6 +209,12 @@ def sanitized_core(folder: Path) -> Path:
     return core
 
 
+def test_the_core_under_test_is_the_one_asked_for() -> None:
+    if path := os.environ.get("RACETAPE_CORE"):
+        assert _core.__file__ == path
+        assert type(_core.Machine(ram_bytes=RAM)) is machine_package.Machine
+
+
 @pytest.mark.skipif("RACETAPE_CORE" in os.environ, reason="this is the inner run")
 def test_with_sanitizers(request: pytest.FixtureRequest) -> None:
     """The same, and the tests of the core that need no other oracle, on a build with ASan and UBSan."""
@@ -219,7 +226,7 @@ def test_with_sanitizers(request: pytest.FixtureRequest) -> None:
         "LD_PRELOAD": library.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",
         "RACETAPE_CORE": str(core),
-        "RACETAPE_FUZZ_SEEDS": "40",
+        "RACETAPE_FUZZ_SEEDS": "32",
         "PYTHONPATH": str(ROOT),
     }
     files = [str(HERE / name) for name in SANITIZED]

@@ -154,7 +154,10 @@ class Tape:
 
     def read_checkpoint(self, chunk: Chunk) -> Checkpoint:
         """The content of one of `checkpoint_chunks`. Raises TapeDamagedError."""
-        return self._decode(chunk, lambda data: records.decode_checkpoint(data, chunk.first_step), self.payload(chunk))
+        frame_count = self.header.ram_bytes // PAGE_BYTES
+        return self._decode(
+            chunk, lambda data: records.decode_checkpoint(data, chunk.first_step, frame_count), self.payload(chunk)
+        )
 
     def checkpoint_pages(self, checkpoint: Checkpoint) -> Iterator[tuple[int, bytes]]:
         """(page frame, its 4096 bytes) of a checkpoint, in the order of the tape; frames left out are all zero.

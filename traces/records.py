@@ -240,8 +240,8 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     )
 
 
-def decode_checkpoint(payload: bytes, step: int) -> Checkpoint:
-    """Raises FormatError."""
+def decode_checkpoint(payload: bytes, step: int, frame_count: int) -> Checkpoint:
+    """The checkpoint of a machine with `frame_count` page frames. Raises FormatError."""
     found = _unpack_map(zstd_unpack(payload))
     values = _typed(
         found, {"state_version": "int", "state_hash": "int", "state": "bytes", "frames": "bytes", "pages": "bytes"}
@@ -250,9 +250,12 @@ def decode_checkpoint(payload: bytes, step: int) -> Checkpoint:
     if len(frames) % 4 or len(frames) != len(pages):
         raise FormatError("checkpoint has a torn page table")
     _in_range("state_hash", values["state_hash"], 0, _U64_MAX)
+    frame_numbers = np.frombuffer(frames, "<u4")
+    if np.any(frame_numbers >= frame_count):
+        raise FormatError("checkpoint has pages that are not RAM")
     return Checkpoint(
-        step, values["state_version"], values["state_hash"], values["state"],
-        np.frombuffer(frames, "<u4"), np.frombuffer(pages, "<u4"),
+        step, values["state_version"], values["state_hash"], values["state"], frame_numbers,
+        np.frombuffer(pages, "<u4"),
     )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <inttypes.h>
+
 #include "access.h"
 #include "apic.h"
 #include "decode.h"
@@ -520,6 +522,14 @@ static PyObject *machine_pages_written(PyObject *self, PyObject *unused)
 
 /* --- Machine: memory and registers --- */
 
+static PyObject *raise_not_ram(uint64_t size, uint64_t phys)
+{
+	char message[96]; /* PyErr_Format has no hexadecimal for 64 bits before Python 3.12 */
+	snprintf(message, sizeof(message), "%" PRIu64 " bytes at physical %#" PRIx64 " are not all RAM", size, phys);
+	PyErr_SetString(PyExc_ValueError, message);
+	return NULL;
+}
+
 static PyObject *machine_read(PyObject *self, PyObject *args)
 {
 	struct memory *mem = &machine_of(self)->memory;
@@ -527,7 +537,7 @@ static PyObject *machine_read(PyObject *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "KK", &phys, &size))
 		return NULL;
 	if (!memory_contains(mem, phys, size))
-		return PyErr_Format(PyExc_ValueError, "%llu bytes at physical %#llx are not all RAM", size, phys);
+		return raise_not_ram(size, phys);
 	return PyBytes_FromStringAndSize((const char *)mem->ram + phys, (Py_ssize_t)size);
 }
 
@@ -543,7 +553,7 @@ static PyObject *machine_write(PyObject *self, PyObject *args)
 	if (inside)
 		memory_write(m, phys, view.buf, (size_t)view.len);
 	else
-		PyErr_Format(PyExc_ValueError, "%zd bytes at physical %#llx are not all RAM", view.len, phys);
+		raise_not_ram((uint64_t)view.len, phys);
 	PyBuffer_Release(&view);
 	if (!inside)
 		return NULL;

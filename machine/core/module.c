@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "access.h"
 #include "apic.h"

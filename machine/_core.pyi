@@ -13,9 +13,9 @@ EVENT_KINDS: Final[dict[str, int]]
 EVENT_DOCS: Final[dict[str, str]]
 """Event kind name -> meaning."""
 EVENT_FORWARDED: Final[int]
-"""info bit of load and walk: every byte came from the CPU's own store buffer."""
+"""info bit of load (of walk: bit 4): every byte came from the CPU's own store buffer."""
 EVENT_MERGED: Final[int]
-"""info bit of load: some bytes came from the CPU's own store buffer, the rest from memory."""
+"""info bit of load (of walk: bit 5): some bytes came from the CPU's own store buffer, the rest from memory."""
 EVENT_LOCKED: Final[int]
 """info bit of load and store: part of one locked read-modify-write."""
 EVENT_DRAINED: Final[int]
@@ -147,7 +147,7 @@ class Machine:
         """rax..r15, rip, rflags, es/cs/ss/ds/fs/gs (+ `_base`), cr0, cr2, cr3, cr4, gdt_base, gdt_limit, idt_base,
         idt_limit, ldtr, tr, cpl, retired (instructions completed), halted."""
     def set_register(self, cpu: int, name: str, value: int) -> None:
-        """Set rax..r15, rip, rflags, cr0, cr2, cr3, cr4, a segment (`es`: flat selector), `es_base`, gdt_base, ...
+        """Set rax..rdi, rip, rflags, cr0, cr2, cr3, cr4, a segment (`es`: flat selector), `es_base`, gdt_base, ...
 
         Raises KeyError for an unknown name."""
     def store_buffer_entries(self, cpu: int) -> list[tuple[int, int, int, int, int]]:

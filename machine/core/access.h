@@ -6,6 +6,7 @@
 #ifndef RACETAPE_ACCESS_H
 #define RACETAPE_ACCESS_H
 
+#include "flags.h"
 #include "memory.h"
 #include "tap.h"
 
@@ -29,10 +30,20 @@ ALWAYS_INLINE uint64_t fast_tag(uint64_t addr, uint32_t size)
 	return addr & (~(uint64_t)(PAGE_SIZE - 1) | (size - 1));
 }
 
+/* Whether the page of tag `tag` may be accessed directly: aligned, as one comparison tells, or within a cache line. */
+ALWAYS_INLINE bool fast_hit(const struct cpu *c, uint64_t tag, uint64_t addr, uint32_t size)
+{
+	if (unlikely(c->buffered))
+		return false;
+	if (likely(tag == fast_tag(addr, size)))
+		return true;
+	return tag == fast_tag(addr, 1) && (addr & (CACHE_LINE_SIZE - 1)) + size <= CACHE_LINE_SIZE;
+}
+
 ALWAYS_INLINE enum status mem_load(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret)
 {
 	const struct fast_entry *f = &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	if (unlikely(f->read_tag != fast_tag(addr, size) || c->buffered))
+	if (unlikely(!fast_hit(c, f->read_tag, addr, size)))
 		return access_load_slow(c, addr, size, false, 0, ret);
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	*ret = bytes_load(f->host + offset, size);
@@ -44,7 +55,7 @@ ALWAYS_INLINE enum status mem_load(struct cpu *c, uint64_t addr, uint32_t size, 
 ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret)
 {
 	const struct fast_entry *f = &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	if (unlikely(f->write_tag != fast_tag(addr, size) || c->buffered))
+	if (unlikely(!fast_hit(c, f->write_tag, addr, size)))
 		return access_load_slow(c, addr, size, true, 0, ret);
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	*ret = bytes_load(f->host + offset, size);
@@ -55,12 +66,12 @@ ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, uint64_t addr, uint3
 ALWAYS_INLINE enum status mem_store(struct cpu *c, uint64_t addr, uint32_t size, uint64_t value)
 {
 	const struct fast_entry *f = &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	if (unlikely(f->write_tag != fast_tag(addr, size) || c->buffered))
+	if (unlikely(!fast_hit(c, f->write_tag, addr, size)))
 		return access_store_slow(c, addr, size, value, 0);
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	bytes_store(f->host + offset, size, value);
-	tap_event(c, EVENT_store, addr, f->frame + offset, value & (size == 8 ? ~UINT64_C(0) : (UINT64_C(1) << size * 8) - 1),
-		  size, EVENT_DRAINED | c->access_info);
+	tap_event(c, EVENT_store, addr, f->frame + offset, value & size_mask(size), size,
+		  EVENT_DRAINED | c->access_info);
 	return STATUS_OK;
 }
 

@@ -108,7 +108,7 @@ static bool in_apic(uint64_t phys)
 void apic_read(struct cpu *c, uint64_t phys, uint32_t size, uint64_t *ret)
 {
 	const struct apic *apic = &c->s.apic;
-	*ret = size == 8 ? ~UINT64_C(0) : (UINT64_C(1) << size * 8) - 1;
+	*ret = size_mask(size);
 	if (!in_apic(phys) || size != 4 || phys & 15)
 		return;
 	uint32_t offset = (uint32_t)(phys - APIC_BASE);

@@ -461,7 +461,12 @@ const struct op *decode_fetch(struct cpu *c)
 	}
 	if (mmu_translate(c, addr, ACCESS_FETCH, cpu_privilege(c) == 3, &phys) != STATUS_OK)
 		return NULL;
-	return decode_physical(c, addr, phys, true);
+	const struct op *op = decode_physical(c, addr, phys, true);
+	if (op && c->s.rip + op->length - 1 > c->s.segment[CS].limit) {
+		c->fault = (struct fault){.vector = VECTOR_GP, .has_error = true};
+		return NULL;
+	}
+	return op;
 }
 
 const struct op *decode_peek(struct cpu *c)

@@ -12,27 +12,6 @@ ALWAYS_INLINE void flags_logic(struct cpu *c, uint64_t result, uint32_t size)
 	c->s.af_source = 0;
 }
 
-ALWAYS_INLINE uint64_t top_bit(uint64_t value, uint32_t size)
-{
-	return value >> (size * 8 - 1) & 1;
-}
-
-ALWAYS_INLINE void flags_add(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
-{
-	flags_set_result(c, result, size);
-	c->s.cf = (uint32_t)top_bit((a & b) | ((a | b) & ~result), size);
-	c->s.of = (uint32_t)top_bit((a ^ result) & (b ^ result), size);
-	c->s.af_source = a ^ b ^ result;
-}
-
-ALWAYS_INLINE void flags_sub(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
-{
-	flags_set_result(c, result, size);
-	c->s.cf = (uint32_t)top_bit((~a & b) | ((~a | b) & result), size);
-	c->s.of = (uint32_t)top_bit((a ^ b) & (a ^ result), size);
-	c->s.af_source = a ^ b ^ result;
-}
-
 ALWAYS_INLINE uint64_t alu_value(const struct cpu *c, enum alu kind, uint64_t a, uint64_t b)
 {
 	switch (kind) {

@@ -355,15 +355,6 @@ ALWAYS_INLINE enum status lods(struct cpu *c, const struct op *op, uint32_t size
 }
 HANDLERS(lods)
 
-ALWAYS_INLINE void flags_compare(struct cpu *c, uint64_t a, uint64_t b, uint32_t size)
-{
-	uint64_t result = a - b;
-	flags_set_result(c, result, size);
-	c->s.cf = (a & size_mask(size)) < (b & size_mask(size));
-	c->s.of = ((a ^ b) & (a ^ result)) >> (size * 8 - 1) & 1;
-	c->s.af_source = a ^ b ^ result;
-}
-
 ALWAYS_INLINE enum status cmps(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	STRING_BEGIN(s)
@@ -372,7 +363,7 @@ ALWAYS_INLINE enum status cmps(struct cpu *c, const struct op *op, uint32_t size
 	TRY(linear(c, ES, c->s.gpr[RDI] & s.mask, size, false, &second));
 	TRY(mem_load(c, first, size, &a));
 	TRY(mem_load(c, second, size, &b));
-	flags_compare(c, a, b, size);
+	flags_sub(c, a, b, a - b, size);
 	pointer_advance(c, &s, RSI);
 	pointer_advance(c, &s, RDI);
 	return string_end(c, op, &s, (a == b) == !!(op->flags & OP_REP));
@@ -385,7 +376,7 @@ ALWAYS_INLINE enum status scas(struct cpu *c, const struct op *op, uint32_t size
 	uint64_t at, a = reg_get(c, RAX, size), b;
 	TRY(linear(c, ES, c->s.gpr[RDI] & s.mask, size, false, &at));
 	TRY(mem_load(c, at, size, &b));
-	flags_compare(c, a, b, size);
+	flags_sub(c, a, b, a - b, size);
 	pointer_advance(c, &s, RDI);
 	return string_end(c, op, &s, (a == b) == !!(op->flags & OP_REP));
 }

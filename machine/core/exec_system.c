@@ -216,7 +216,8 @@ ALWAYS_INLINE enum status mov_cr_r(struct cpu *c, const struct op *op, uint32_t 
 	uint64_t cr4_known = CR4_PSE | CR4_PGE;
 	if (op->reg == 4 && value & ~cr4_known)
 		return fault_raise_error(c, VECTOR_GP, 0);
-	if (op->reg == 0 && (value & CR0_PG) && !(value & CR0_PE))
+	/* Paging needs protection; and real mode, which PE = 0 would enter, does not exist here. */
+	if (op->reg == 0 && !(value & CR0_PE))
 		return fault_raise_error(c, VECTOR_GP, 0);
 	tap_event(c, EVENT_control, 0, 0, value, 4, op->reg);
 	switch (op->reg) {

@@ -12,6 +12,16 @@ static bool must_drain(const struct cpu *c, const struct op *op)
 	return op->flags & OP_DRAIN || (op->flags & OP_STORES && c->s.store_count >= c->machine->store_capacity);
 }
 
+/* The cached instruction at rip, or NULL if only decode_fetch knows. */
+static const struct op *fetch_cached(const struct cpu *c)
+{
+	uint64_t offset = c->s.rip - c->fetch_page_rip;
+	if (unlikely(!c->fetch_valid || offset >= PAGE_SIZE))
+		return NULL;
+	uint32_t slot = c->fetch_code->slot[offset];
+	return likely(slot) ? &c->machine->code->ops[slot - 1] : NULL;
+}
+
 /* Whether own stores to the bytes of `op` are still buffered. A CPU never executes what its own stores have already
  * replaced (SDM vol. 3, 8.1.3), and instructions are fetched from memory. */
 static bool overwritten(struct cpu *c, const struct op *op)
@@ -33,19 +43,10 @@ static bool overwritten(struct cpu *c, const struct op *op)
  * happens, not even a page walk: waiting is not a step and must leave no trace. */
 static bool blocked(struct cpu *c)
 {
-	const struct op *op = decode_peek(c);
+	const struct op *op = fetch_cached(c);
+	if (!op)
+		op = decode_peek(c);
 	return op && (must_drain(c, op) || overwritten(c, op));
-}
-
-static const struct op *fetch(struct cpu *c)
-{
-	uint64_t offset = c->s.rip - c->fetch_page_rip;
-	if (likely(c->fetch_valid && offset < PAGE_SIZE)) {
-		uint32_t slot = c->fetch_code->slot[offset];
-		if (likely(slot))
-			return &c->machine->code->ops[slot - 1];
-	}
-	return decode_fetch(c);
 }
 
 static enum status execute_locked(struct cpu *c, const struct op *op)
@@ -67,7 +68,9 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 			return RUN_BLOCKED;
 		uint64_t start = c->s.rip;
 		c->pc = (c->s.segment[CS].base + start) & 0xffffffff;
-		const struct op *op = fetch(c);
+		const struct op *op = fetch_cached(c);
+		if (unlikely(!op))
+			op = decode_fetch(c);
 		enum status status = STATUS_FAULT;
 		if (likely(op != NULL)) {
 			c->s.rip = (start + op->length) & 0xffffffff;

@@ -39,12 +39,18 @@ enum run_end {
 /* Executes instructions of `c` until `step_end` at most. */
 enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause);
 
+/* Whether `arg` is a number of steps. */
+ALWAYS_INLINE bool plan_counts_steps(const struct plan_record *r)
+{
+	return r->op == PLAN_RUN || r->op == PLAN_DRAIN || r->op == PLAN_AUTO;
+}
+
 struct plan_cursor {
 	uint64_t index; /* of the current record */
 	uint64_t done;	/* steps already taken of it */
 };
 
-/* See Machine.execute in _core.pyi. */
+/* See Machine.execute in _core.pyi. `cursor->done` is at most the record's `arg` where that is a number of steps. */
 enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64_t count, struct plan_cursor *cursor,
 		       uint64_t step_max, bool exact);
 

@@ -43,6 +43,9 @@ static enum status stack_from_tss(struct cpu *c, uint32_t privilege, struct stac
 static enum status push_frame(struct cpu *c, struct stack *stack, const uint32_t *words, uint32_t count)
 {
 	uint64_t mask = stack->ss.flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
+	for (uint32_t i = 1; i <= count && !(stack->ss.flags & SEGMENT_FLAT); i++)
+		if (!segment_allows(&stack->ss, (stack->pointer - 4 * i) & mask, 4, true))
+			return fault_raise_error(c, VECTOR_SS, stack->inner ? stack->ss.selector & 0xfffc : 0);
 	/* All of it or nothing: a frame half pushed could not be taken back once others see it. */
 	for (uint32_t i = 1; i <= count; i++)
 		TRY(access_probe_write(c, stack->ss.base + ((stack->pointer - 4 * i) & mask), 4, true));

@@ -275,13 +275,16 @@ struct machine {
 	struct memory memory;
 	struct cpu *cpus; /* [cpu_count] */
 
+	/* Where the default schedule stands: no state of the guest's, so not hashed; but snapshots keep it, so that the
+	 * schedule goes on from there as it would have. */
+	uint32_t auto_cpu;
+
 	/* Never saved. */
 	struct tap tap;
 	struct choice_log choices;
 	struct console console;
 	struct decode_cache *code;
 	uint32_t stop_at_trace;
-	uint32_t auto_cpu; /* where the default schedule stands; snapshots keep it, so that it goes on as it would have */
 	uint64_t run_end; /* step at which cpu_run stops; a CPU that interrupts itself brings it forward */
 };
 

@@ -10,7 +10,7 @@ bool memory_init(struct memory *mem, uint64_t size_bytes);
 void memory_deinit(struct memory *mem);
 /* To be called before a page is written; cheap if it was written before since the last snapshot and hash. */
 void memory_mark_written(struct memory *mem, uint32_t frame);
-/* Drops the flag bit from every page listed and empties the list: after a snapshot or a hash. */
+/* Drops the flag bit from every page listed and empties the list: after a snapshot. */
 void memory_forget_unsaved(struct memory *mem);
 /* Sum over pages of a hash of (frame number, content); an all-zero page counts 0, so untouched RAM costs nothing. */
 uint64_t memory_hash(struct memory *mem);

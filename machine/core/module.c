@@ -58,12 +58,25 @@ static struct machine *machine_of(PyObject *self)
 	return ((struct machine_object *)self)->machine;
 }
 
-static struct cpu *cpu_of(PyObject *self, unsigned long number)
+/* Converters for "O&": a number that does not fit is refused, not cut as "K" and "k" would. */
+static int to_u64(PyObject *object, void *ret)
+{
+	unsigned long long value = PyLong_AsUnsignedLongLong(object);
+	if (PyErr_Occurred()) {
+		if (PyErr_ExceptionMatches(PyExc_OverflowError))
+			PyErr_SetString(PyExc_ValueError, "a number is negative or has more than 64 bits");
+		return 0;
+	}
+	*(unsigned long long *)ret = value;
+	return 1;
+}
+
+static struct cpu *cpu_of(PyObject *self, unsigned long long number)
 {
 	struct machine *m = machine_of(self);
 	if (number < m->cpu_count)
 		return &m->cpus[number];
-	PyErr_Format(PyExc_ValueError, "cpu %lu: this machine has %u", number, m->cpu_count);
+	PyErr_Format(PyExc_ValueError, "cpu %llu: this machine has %u", number, m->cpu_count);
 	return NULL;
 }
 
@@ -72,7 +85,7 @@ static struct cpu *cpu_of(PyObject *self, unsigned long number)
 static int column_getbuffer(PyObject *self, Py_buffer *view, int flags)
 {
 	struct column_object *column = (struct column_object *)self;
-	if (PyBuffer_FillInfo(view, self, column->data, column->shape * column->item_size, 1, PyBUF_SIMPLE) < 0)
+	if (PyBuffer_FillInfo(view, self, column->data, column->shape * column->item_size, 1, flags & PyBUF_WRITABLE) < 0)
 		return -1;
 	if (flags & PyBUF_FORMAT)
 		view->format = column->item_size == 8 ? "Q" : "B";
@@ -176,16 +189,15 @@ static PyType_Spec snapshot_spec = {
 static int machine_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = {"cpus", "ram_bytes", "store_buffer", NULL};
-	unsigned long cpus = 1, store_buffer = 8;
-	unsigned long long ram_bytes = 64 << 20;
+	unsigned long long cpus = 1, store_buffer = 8, ram_bytes = 64 << 20;
 	if (PyTuple_Size(args) != 0) {
 		PyErr_SetString(PyExc_TypeError, "Machine takes keyword arguments only");
 		return -1;
 	}
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|kKk", names, &cpus, &ram_bytes, &store_buffer))
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&O&O&", names, to_u64, &cpus, to_u64, &ram_bytes, to_u64, &store_buffer))
 		return -1;
 	if (cpus < 1 || cpus > CPU_MAX) {
-		PyErr_Format(PyExc_ValueError, "cpus must be 1 to %d, not %lu", CPU_MAX, cpus);
+		PyErr_Format(PyExc_ValueError, "cpus must be 1 to %d, not %llu", CPU_MAX, cpus);
 		return -1;
 	}
 	if (!ram_bytes || ram_bytes % PAGE_SIZE || ram_bytes > RAM_BYTES_MAX) {
@@ -193,7 +205,7 @@ static int machine_init(PyObject *self, PyObject *args, PyObject *kwargs)
 		return -1;
 	}
 	if (store_buffer < 1 || store_buffer > STORE_BUFFER_MAX) {
-		PyErr_Format(PyExc_ValueError, "store_buffer must be 1 to %d, not %lu", STORE_BUFFER_MAX, store_buffer);
+		PyErr_Format(PyExc_ValueError, "store_buffer must be 1 to %d, not %llu", STORE_BUFFER_MAX, store_buffer);
 		return -1;
 	}
 	struct machine_object *object = (struct machine_object *)self;
@@ -235,7 +247,7 @@ static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwarg
 	struct plan_cursor cursor = {0, 0};
 	unsigned long long index = 0, done = 0, step_max = UINT64_MAX;
 	int exact = 0;
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$KKKp", names, &plan, &index, &done, &step_max, &exact))
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O&O&O&p", names, &plan, to_u64, &index, to_u64, &done, to_u64, &step_max, &exact))
 		return NULL;
 	Py_buffer view;
 	if (PyObject_GetBuffer(plan, &view, PyBUF_SIMPLE) < 0)
@@ -257,6 +269,11 @@ static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwarg
 	PyBuffer_Release(&view);
 	cursor.index = index;
 	cursor.done = done;
+	if (index < count && done > records[index].arg && plan_counts_steps(&records[index])) {
+		PyMem_Free(records);
+		PyErr_SetString(PyExc_ValueError, "done is more than the record has");
+		return NULL;
+	}
 	enum stop stop = plan_execute(m, records, count, &cursor, step_max, exact);
 	PyMem_Free(records);
 	if (m->choices.failed)
@@ -291,8 +308,8 @@ static PyObject *machine_console_take(PyObject *self, PyObject *unused)
 
 static PyObject *machine_can_interrupt(PyObject *self, PyObject *args)
 {
-	unsigned long number, vector;
-	if (!PyArg_ParseTuple(args, "kk", &number, &vector))
+	unsigned long long number, vector;
+	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &number, to_u64, &vector))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	return c ? PyBool_FromLong(vector < 256 && apic_can_deliver(c, (uint8_t)vector)) : NULL;
@@ -301,8 +318,8 @@ static PyObject *machine_can_interrupt(PyObject *self, PyObject *args)
 static PyObject *machine_waiting(PyObject *self, PyObject *args)
 {
 	static const char *const names[] = {"", "halt", "start", "choice"};
-	unsigned long number;
-	if (!PyArg_ParseTuple(args, "k", &number))
+	unsigned long long number;
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	if (!c)
@@ -315,8 +332,8 @@ static PyObject *machine_waiting(PyObject *self, PyObject *args)
 
 static PyObject *machine_tap_capacity(PyObject *self, PyObject *args)
 {
-	unsigned long count;
-	if (!PyArg_ParseTuple(args, "k", &count))
+	unsigned long long count;
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &count))
 		return NULL;
 	if (count < 1024 || count > 1 << 28) {
 		PyErr_SetString(PyExc_ValueError, "tap capacity must be 1024 to 2**28 events");
@@ -535,7 +552,7 @@ static PyObject *machine_read(PyObject *self, PyObject *args)
 {
 	struct memory *mem = &machine_of(self)->memory;
 	unsigned long long phys, size;
-	if (!PyArg_ParseTuple(args, "KK", &phys, &size))
+	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &phys, to_u64, &size))
 		return NULL;
 	if (!memory_contains(mem, phys, size))
 		return raise_not_ram(size, phys);
@@ -548,7 +565,7 @@ static PyObject *machine_write(PyObject *self, PyObject *args)
 	unsigned long long phys;
 	PyObject *data;
 	Py_buffer view;
-	if (!PyArg_ParseTuple(args, "KO", &phys, &data) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+	if (!PyArg_ParseTuple(args, "O&O", to_u64, &phys, &data) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
 		return NULL;
 	bool inside = memory_contains(&m->memory, phys, (uint64_t)view.len);
 	if (inside)
@@ -563,10 +580,9 @@ static PyObject *machine_write(PyObject *self, PyObject *args)
 
 static PyObject *machine_translate(PyObject *self, PyObject *args)
 {
-	unsigned long number;
-	unsigned long long addr;
+	unsigned long long number, addr;
 	uint64_t phys;
-	if (!PyArg_ParseTuple(args, "kK", &number, &addr))
+	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &number, to_u64, &addr))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	if (!c)
@@ -579,10 +595,9 @@ static PyObject *machine_translate(PyObject *self, PyObject *args)
 static PyObject *machine_read_linear(PyObject *self, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = {"cpu", "addr", "size", "forward", NULL};
-	unsigned long number;
-	unsigned long long addr, size;
+	unsigned long long number, addr, size;
 	int forward = 1;
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "kKK|$p", names, &number, &addr, &size, &forward))
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&O&O&|$p", names, to_u64, &number, to_u64, &addr, to_u64, &size, &forward))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	if (!c)
@@ -620,8 +635,8 @@ static PyObject *machine_read_linear(PyObject *self, PyObject *args, PyObject *k
 
 static PyObject *machine_registers(PyObject *self, PyObject *args)
 {
-	unsigned long number;
-	if (!PyArg_ParseTuple(args, "k", &number))
+	unsigned long long number;
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	PyObject *dict = c ? PyDict_New() : NULL;
@@ -636,10 +651,9 @@ static PyObject *machine_registers(PyObject *self, PyObject *args)
 
 static PyObject *machine_set_register(PyObject *self, PyObject *args)
 {
-	unsigned long number;
+	unsigned long long number, value;
 	const char *name;
-	unsigned long long value;
-	if (!PyArg_ParseTuple(args, "ksK", &number, &name, &value))
+	if (!PyArg_ParseTuple(args, "O&sO&", to_u64, &number, &name, to_u64, &value))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	if (!c)
@@ -654,8 +668,8 @@ static PyObject *machine_set_register(PyObject *self, PyObject *args)
 
 static PyObject *machine_store_buffer_entries(PyObject *self, PyObject *args)
 {
-	unsigned long number;
-	if (!PyArg_ParseTuple(args, "k", &number))
+	unsigned long long number;
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	PyObject *list = c ? PyList_New(0) : NULL;
@@ -686,8 +700,8 @@ static int append_tlb(PyObject *list, const struct tlb_entry *entries, int count
 
 static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 {
-	unsigned long number;
-	if (!PyArg_ParseTuple(args, "k", &number))
+	unsigned long long number;
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	PyObject *list = c ? PyList_New(0) : NULL;

@@ -112,9 +112,41 @@ static struct cpu *first_with_stores(struct machine *m)
 	return NULL;
 }
 
+/* The CPU whose turn it is, or NULL if all wait. */
+static struct cpu *auto_choose(struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++) {
+		struct cpu *c = &m->cpus[(m->auto_cpu + i) % m->cpu_count];
+		if (runnable(c) || apic_pending(c) >= 0)
+			return c;
+	}
+	return NULL;
+}
+
+/* With every CPU waiting: a tick for the lowest one that takes it. */
+static bool auto_tick(struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++) {
+		int vector = apic_timer_vector(&m->cpus[i]);
+		if (vector >= 0 && irq_step(&m->cpus[i], (uint64_t)vector)) {
+			m->auto_cpu = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool any_waits_for_choice(const struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		if (m->cpus[i].s.waiting == WAIT_CHOICE)
+			return true;
+	return false;
+}
+
 /* The default schedule: the CPU that runs goes on until it waits or spins (PAUSE), then the next in turn (after a wait:
- * the lowest). Pending IPIs come first; stores drain when an instruction waits for them. With every CPU waiting the
- * lowest one with an armed timer gets a tick. */
+ * the lowest). Stores drain at once, those that an earlier part of the plan left held first; pending IPIs come before
+ * the next instruction; with every CPU waiting there is a tick. Each turn of the loop takes one step or one run. */
 static enum stop auto_execute(struct machine *m, uint64_t step_end)
 {
 	while (m->step < step_end) {
@@ -122,28 +154,17 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 			return m->s.shutdown ? STOP_shutdown : STOP_exit;
 		if (tap_full(&m->tap))
 			return STOP_events;
-		struct cpu *chosen = NULL;
-		bool waits_for_choice = false;
-		for (uint32_t i = 0; i < m->cpu_count && !chosen; i++) {
-			struct cpu *c = &m->cpus[(m->auto_cpu + i) % m->cpu_count];
-			waits_for_choice |= c->s.waiting == WAIT_CHOICE;
-			if (runnable(c) || apic_pending(c) >= 0)
-				chosen = c;
-		}
-		if (!chosen && waits_for_choice)
-			return STOP_choice;
-		for (uint32_t i = 0; i < m->cpu_count && !chosen; i++) {
-			struct cpu *c = &m->cpus[i];
-			int vector = apic_timer_vector(c);
-			if (vector >= 0 && irq_step(c, (uint64_t)vector))
-				chosen = c;
-		}
-		if (!chosen) {
-			/* Nothing runs; what is still buffered reaches memory all the same. */
-			struct cpu *holder = first_with_stores(m);
-			if (!holder)
-				return STOP_idle;
+		struct cpu *holder = first_with_stores(m);
+		if (holder) {
 			drain_step(holder);
+			continue;
+		}
+		struct cpu *chosen = auto_choose(m);
+		if (!chosen) {
+			if (any_waits_for_choice(m))
+				return STOP_choice;
+			if (!auto_tick(m))
+				return STOP_idle;
 			continue;
 		}
 		m->auto_cpu = chosen->number;
@@ -156,10 +177,10 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 		bool watch = apic_raised(chosen);
 		enum run_end end = run(chosen, watch ? m->step + 1 : step_end, false, true);
 		switch (end) {
-		case RUN_BLOCKED: drain_step(chosen); break;
 		case RUN_PAUSE: m->auto_cpu = (chosen->number + 1) % m->cpu_count; break;
 		case RUN_WAITING: m->auto_cpu = 0; break;
 		case RUN_TRACE: return STOP_trace;
+		case RUN_BLOCKED: /* cannot be: nothing is buffered */
 		case RUN_STEPS:
 		case RUN_EVENTS: break;
 		}
@@ -175,6 +196,7 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 	uint64_t first = m->step;
 	switch (r->op) {
 	case PLAN_RUN: {
+		assert(*done <= r->arg);
 		uint64_t left = r->arg - *done, room = step_max - m->step;
 		uint64_t step_end = m->step + (left < room ? left : room);
 		while (m->step < step_end) {

@@ -61,25 +61,23 @@ struct segment_register descriptor_decode(uint16_t selector, uint64_t descriptor
 	return s;
 }
 
+bool segment_allows(const struct segment_register *s, uint64_t offset, uint32_t size, bool write)
+{
+	bool code = s->type & DESCRIPTOR_CODE, writable = s->type & DESCRIPTOR_WRITABLE; /* of code: readable */
+	if (!(s->type & DESCRIPTOR_PRESENT) || (write && code) || ((write || code) && !writable))
+		return false;
+	uint64_t last = offset + size - 1;
+	if (code || !(s->type & DESCRIPTOR_DOWN))
+		return last <= s->limit;
+	uint64_t top = s->flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
+	return offset > s->limit && last <= top;
+}
+
 enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write)
 {
-	const struct segment_register *s = &c->s.segment[segment];
-	uint8_t vector = segment == SS ? VECTOR_SS : VECTOR_GP;
-	bool code = s->type & DESCRIPTOR_CODE;
-	if (!(s->type & DESCRIPTOR_PRESENT))
-		return fault_raise_error(c, vector, 0);
-	if (write && (code || !(s->type & DESCRIPTOR_WRITABLE)))
-		return fault_raise_error(c, vector, 0);
-	if (!write && code && !(s->type & DESCRIPTOR_WRITABLE))
-		return fault_raise_error(c, vector, 0);
-	uint64_t last = offset + size - 1;
-	if (!code && (s->type & DESCRIPTOR_DOWN)) {
-		uint64_t top = s->flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
-		if (offset <= s->limit || last > top)
-			return fault_raise_error(c, vector, 0);
+	if (segment_allows(&c->s.segment[segment], offset, size, write))
 		return STATUS_OK;
-	}
-	return last > s->limit ? fault_raise_error(c, vector, 0) : STATUS_OK;
+	return fault_raise_error(c, segment == SS ? VECTOR_SS : VECTOR_GP, 0);
 }
 
 enum status stack_probe(struct cpu *c, uint32_t size, uint32_t count)

@@ -18,6 +18,8 @@ enum descriptor_type {
 
 /* A flat 4 GB segment as the platform hands it to the guest. */
 struct segment_register segment_flat(uint16_t selector, bool code);
+/* Whether a segment's limit and type allow an access. */
+bool segment_allows(const struct segment_register *s, uint64_t offset, uint32_t size, bool write);
 /* Reads the descriptor of `selector` from the GDT or LDT (implicit loads). On a bad selector, fault `vector` with the
  * selector as error code. */
 enum status descriptor_read(struct cpu *c, uint16_t selector, uint8_t vector, uint64_t *ret);

@@ -35,22 +35,3 @@ bool tap_set_capacity(struct tap *tap, uint32_t event_count)
 	tap->info = narrow + 3 * allocated;
 	return true;
 }
-
-void tap_append(struct machine *m, uint32_t cpu, uint64_t pc, enum event_kind kind, uint64_t addr, uint64_t phys,
-		uint64_t value, uint32_t size, uint32_t info)
-{
-	struct tap *tap = &m->tap;
-	uint32_t i = tap->count;
-	/* Execution stops at capacity, and no step makes more than EVENTS_PER_STEP_MAX events. */
-	assert(i < tap->allocated);
-	tap->step[i] = m->step;
-	tap->pc[i] = pc;
-	tap->addr[i] = addr;
-	tap->phys[i] = phys;
-	tap->value[i] = value;
-	tap->kind[i] = (uint8_t)kind;
-	tap->cpu[i] = (uint8_t)cpu;
-	tap->size[i] = (uint8_t)size;
-	tap->info[i] = (uint8_t)info;
-	tap->count = i + 1;
-}

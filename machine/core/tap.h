@@ -22,8 +22,25 @@ enum event_info {
 /* Returns false if memory is short; the old buffers then stay. Drops unread events. */
 bool tap_set_capacity(struct tap *tap, uint32_t event_count);
 void tap_deinit(struct tap *tap);
-void tap_append(struct machine *m, uint32_t cpu, uint64_t pc, enum event_kind kind, uint64_t addr, uint64_t phys,
-		uint64_t value, uint32_t size, uint32_t info);
+/* Inline: a call here costs a tenth of the recording speed. */
+ALWAYS_INLINE void tap_append(struct machine *m, uint32_t cpu, uint64_t pc, enum event_kind kind, uint64_t addr, uint64_t phys,
+		uint64_t value, uint32_t size, uint32_t info)
+{
+	struct tap *tap = &m->tap;
+	uint32_t i = tap->count;
+	/* Execution stops at capacity, and no step makes more than EVENTS_PER_STEP_MAX events. */
+	assert(i < tap->allocated);
+	tap->step[i] = m->step;
+	tap->pc[i] = pc;
+	tap->addr[i] = addr;
+	tap->phys[i] = phys;
+	tap->value[i] = value;
+	tap->kind[i] = (uint8_t)kind;
+	tap->cpu[i] = (uint8_t)cpu;
+	tap->size[i] = (uint8_t)size;
+	tap->info[i] = (uint8_t)info;
+	tap->count = i + 1;
+}
 
 ALWAYS_INLINE void tap_event(struct cpu *c, enum event_kind kind, uint64_t addr, uint64_t phys, uint64_t value,
 			     uint32_t size, uint32_t info)
@@ -34,7 +51,7 @@ ALWAYS_INLINE void tap_event(struct cpu *c, enum event_kind kind, uint64_t addr,
 
 ALWAYS_INLINE bool tap_full(const struct tap *tap)
 {
-	return tap->count >= tap->capacity;
+	return tap->on && tap->count >= tap->capacity;
 }
 
 #endif

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from machine import Machine
-from machine.errors import DivergenceError, TapeDamagedError, UsageError
+from machine.errors import DivergenceError, TapeDamagedError, TapeError, UsageError
 from replayer.cursor import Cursor, boot
 from replayer.position import parse_position
 from replayer.snapshots import Snapshots
@@ -172,7 +172,10 @@ class Timeline:
             self._load_checkpoint(usable[-1])
 
     def _load_checkpoint(self, chunk: Chunk) -> None:
-        """Put the machine at a checkpoint of the tape; if that is no good, leave it where it is."""
+        """Put the machine at a checkpoint of the tape; if that is no good, leave it where it is.
+
+        Raises DivergenceError if the checkpoint reads well but is of another state; the machine stays then, too.
+        """
         step = chunk.first_step
         here = self.machine.snapshot()
         try:
@@ -185,18 +188,22 @@ class Timeline:
             for frame, page in self.tape.checkpoint_pages(checkpoint):
                 self.machine.write(frame * PAGE_BYTES, page)
             self.machine.state_load(checkpoint.state)
-        except (TapeDamagedError, ValueError):
+            if self.step != step or self.machine.state_hash() != checkpoint.state_hash:
+                raise DivergenceError(
+                    f"the tape's checkpoint at position {step} does not have the state that was recorded there",
+                    step=step,
+                    cpu=-1,
+                    expected=f"state hash {checkpoint.state_hash:016x}",
+                    got=f"state hash {self.machine.state_hash():016x}",
+                )
+        except (TapeError, ValueError):
             # Layer B is a convenience: without it the way is only longer.
             self.machine.restore(here)
             return
-        if self.step != step or self.machine.state_hash() != checkpoint.state_hash:
-            raise DivergenceError(
-                f"the tape's checkpoint at position {step} does not have the state that was recorded there",
-                step=step,
-                cpu=-1,
-                expected=f"state hash {checkpoint.state_hash:016x}",
-                got=f"state hash {self.machine.state_hash():016x}",
-            )
+        except BaseException:
+            # Ctrl-C comes here, too. A machine half loaded must never be taken for one of the tape's positions.
+            self.machine.restore(here)
+            raise
         self._snapshots.take()
 
     def _taped(self, first: int, end: int, backwards: bool) -> Iterator[Events]:

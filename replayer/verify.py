@@ -121,7 +121,8 @@ def verify(tape: Tape, progress: Progress | None = None) -> VerifyReport:
         try:
             tape.check_chunk(chunk)
         except TapeDamagedError as error:
-            report.damage.append(error)
+            if error.offset not in [d.offset for d in report.damage]:
+                report.damage.append(error)
             if broken is None and chunk.kind in (CHOICES, IMAGE):
                 broken = chunk
     if tape.damage is not None and tape.damage.offset not in [d.offset for d in report.damage]:

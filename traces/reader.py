@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from machine.errors import TapeDamagedError, TapeError
 from traces import chunks, records
@@ -166,18 +167,11 @@ class Tape:
         """
         order = np.argsort(checkpoint.pages, kind="stable")
         wanted = checkpoint.pages[order]
-        given = 0
-        for chunk, first, count in self._pages():
-            low, high = (int(i) for i in np.searchsorted(wanted, (first, first + count)))
-            if low == high:
-                continue
+        for chunk, first, low, high in self._places(checkpoint.step, wanted):
             _, data = self._decode(chunk, records.decode_pages, self.payload(chunk))
             for i in range(low, high):
                 at = (int(wanted[i]) - first) * PAGE_BYTES
                 yield int(checkpoint.frames[order[i]]), data[at : at + PAGE_BYTES]
-            given += high - low
-        if given != len(wanted):
-            raise TapeError(f"{self.path}: pages of the checkpoint at step {checkpoint.step} are missing")
 
     def check(self, progress: Progress | None = None) -> None:
         """Read and decode every byte. Raises TapeDamagedError for the first damage; being cut is none."""
@@ -199,7 +193,8 @@ class Tape:
         elif chunk.kind == chunks.PAGES:
             self._decode(chunk, records.decode_pages, self.payload(chunk))
         elif chunk.kind == chunks.CHECKPOINT:
-            self.read_checkpoint(chunk)
+            checkpoint = self.read_checkpoint(chunk)
+            self._places(checkpoint.step, np.sort(checkpoint.pages))
         else:
             self.payload(chunk)
 
@@ -332,6 +327,22 @@ class Tape:
                 if c.kind == chunks.PAGES
             )
         return self._pages_chunks
+
+    def _places(self, step: int, wanted: npt.NDArray[np.uint32]) -> list[tuple[Chunk, int, int, int]]:
+        """Where the pages of the checkpoint at `step` are: (pages chunk, number of its first page, low, high).
+
+        `wanted` are the pages' numbers, ascending; low to high - 1 are the indices into it of those in that chunk.
+        Raises TapeDamagedError unless each page is there once.
+        """
+        found = []
+        for chunk, first, count in self._pages():
+            low, high = (int(i) for i in np.searchsorted(wanted, np.array((first, first + count), np.uint64)))
+            if low != high:
+                found.append((chunk, first, low, high))
+        if sum(high - low for *_, low, high in found) != len(wanted):
+            at = next(c for c in self.checkpoint_chunks if c.first_step == step)
+            raise self._damaged(at, "pages of it are missing")
+        return found
 
     def _read(self, offset: int, size_bytes: int) -> bytes:
         assert size_bytes <= chunks.CHUNK_BYTES_MAX

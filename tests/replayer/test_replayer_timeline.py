@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mini
 import pytest
 from tampering import flipped, payload_bits, with_payloads
 
-from machine.errors import DivergenceError, ReplayError, TapeDamagedError, UsageError
+from machine.errors import DivergenceError, ReplayError, TapeDamagedError, TapeError, UsageError
 from recorder import Default, session
 from replayer import Timeline, snapshots, timeline
-from traces import Tape, TapeWriter, chunks, strip
+from traces import Checkpoint, Tape, TapeWriter, chunks, records, strip
 from traces.records import PAGE_BYTES
 
 
@@ -269,8 +270,59 @@ def test_lying_checkpoint_is_a_divergence(path: Path, tmp_path: Path, monkeypatc
         assert first == 0
         with Tape(with_payloads(tape, tmp_path / "bad.tape", {chunk.offset: lie})) as bad:
             travel = Timeline(bad)
-            with pytest.raises(DivergenceError, match="checkpoint"):
-                travel.seek(travel.last_step)
+            travel.seek(100)
+            before = whole_state(travel)
+            for _ in range(2):
+                with pytest.raises(DivergenceError, match="checkpoint"):
+                    travel.seek(travel.last_step)
+                assert whole_state(travel) == before
+
+
+def with_missing_page(tape: Tape, path: Path) -> Path:
+    """A copy whose last checkpoint names a page that the tape does not have."""
+    chunk = tape.checkpoint_chunks[-1]
+    checkpoint = tape.read_checkpoint(chunk)
+    pages = checkpoint.pages.copy()
+    pages[len(pages) // 2] = 0xFFFFF
+    return with_payloads(tape, path, {chunk.offset: records.encode_checkpoint(replace(checkpoint, pages=pages))})
+
+
+def test_checkpoint_with_missing_pages_only_costs_time(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "_CHECKPOINT_GAIN_STEPS", 200)
+    with Tape(path) as tape, Tape(with_missing_page(tape, tmp_path / "bad.tape")) as bad:
+        straight, travel = Timeline(tape), Timeline(bad)
+        step = bad.checkpoint_chunks[-1].first_step
+        for target in (step, 10, step, bad.end_step):
+            straight.seek(target)
+            travel.seek(target)
+            assert whole_state(travel) == whole_state(straight)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), TapeError("the file became shorter while it was read")])
+def test_interrupted_checkpoint_leaves_the_machine_alone(
+    error: BaseException, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "_CHECKPOINT_GAIN_STEPS", 200)
+
+    def torn(checkpoint: Checkpoint) -> Iterator[tuple[int, bytes]]:
+        yield 16, bytes(PAGE_BYTES)
+        raise error
+
+    with Tape(path) as tape:
+        straight, travel = Timeline(tape), Timeline(tape)
+        straight.seek(tape.end_step)
+        travel.seek(100)
+        before = whole_state(travel)
+        monkeypatch.setattr(tape, "checkpoint_pages", torn)
+        if isinstance(error, KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt):
+                travel.seek(tape.end_step)
+            assert whole_state(travel) == before
+            monkeypatch.undo()
+        travel.seek(tape.end_step)
+        assert whole_state(travel) == whole_state(straight)
 
 
 def test_damage_stops_only_who_comes_there(path: Path, tmp_path: Path) -> None:

@@ -262,6 +262,22 @@ def test_damaged_layer_b_is_reported_but_harmless(recorded: Tape, tmp_path: Path
             replay(tape)
 
 
+def test_checkpoint_with_missing_pages_is_damage(recorded: Tape, tmp_path: Path) -> None:
+    chunk = recorded.checkpoint_chunks[0]
+    checkpoint = recorded.read_checkpoint(chunk)
+    for pages in (checkpoint.pages + np.uint32(0xFFFFF), np.append(checkpoint.pages[1:], np.uint32(0xFFFFFFFF))):
+        payload = records.encode_checkpoint(replace(checkpoint, pages=pages))
+        with Tape(with_payloads(recorded, tmp_path / "bad.tape", {chunk.offset: payload})) as tape:
+            with pytest.raises(TapeDamagedError, match="pages of it are missing"):
+                tape.check()
+            report = verify(tape)
+            assert [d.offset for d in report.damage] == [chunk.offset]
+            assert report.damage[0].step == chunk.first_step
+            assert report.divergence is None
+            assert report.steps == tape.end_step
+            replay(tape)
+
+
 def test_wrong_footer_is_found(recorded: Tape, tmp_path: Path) -> None:
     assert recorded.footer is not None
     for change in (

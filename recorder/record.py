@@ -129,9 +129,11 @@ class Prepared:
             session = Session(machine, writer, step_max=self.step_max, tap=layer_b)
             for stretch in self.boot:
                 if whole:
-                    session.replay(stretch.records, stretch.end_step)
+                    session.replay(stretch)
                 else:
                     writer.choices(stretch.records, stretch.end_step, stretch.state_hash)
+            # Where the default schedule stood is no state, and exact choices do not bring it back: only this does.
+            machine.restore(self.at_ready)
             chosen.new_run(machine, seed)
             stop = session.run(chosen, progress)
             console = bytes(session.console) if whole else self.boot_console + bytes(session.console)

@@ -84,11 +84,13 @@ class Session:
                 # Batches with an AUTO at their end find out for themselves that nothing can run.
                 assert idle_plans < _IDLE_PLANS_MAX, f"strategy {strategy.name} plans nothing that can happen"
 
-    def replay(self, records: RecordArray, end_step: int) -> None:
-        """Repeat exact choices up to position `end_step`, recording as the tap says. Raises DivergenceError."""
-        reason = self._run_plan(records, True, [])
-        if self.machine.step != end_step:
+    def replay(self, stretch: Stretch) -> None:
+        """Repeat exact choices, recording as the tap says. Raises DivergenceError if they do not lead where they did."""
+        reason = self._run_plan(stretch.records, True, [])
+        if self.machine.step != stretch.end_step:
             raise _diverged(self.machine, reason)
+        if self.machine.state_hash() != stretch.state_hash:
+            raise _diverged(self.machine, "another state")
         self._cut()
 
     def footer(self, stop: str, console: bytes) -> TapeFooter:

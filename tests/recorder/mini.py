@@ -22,25 +22,25 @@ SECTIONS {
 
 
 @cache
-def image() -> bytes:
-    """The ELF file, with debug information."""
+def image(ready_cpu: int = 0) -> bytes:
+    """The ELF file, with debug information; `ready_cpu` is the CPU that gets to the tracepoint `ready`."""
     with tempfile.TemporaryDirectory() as folder:
         script, out = Path(folder, "link"), Path(folder, "mini")
         script.write_text(LINK)
         source = Path(__file__).with_name("mini_guest.c")
         flags = "-m32 -O1 -g -ffreestanding -nostdlib -static -no-pie -fno-pic -mgeneral-regs-only -fno-stack-protector"
-        command = ["gcc", *flags.split(), "-Wl,--build-id=none", f"-Wl,-T,{script}", "-o", str(out), str(source)]
+        command = ["gcc", *flags.split(), f"-DREADY_CPU={ready_cpu}", "-Wl,--build-id=none", f"-Wl,-T,{script}", "-o", str(out), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=source.parent, check=False)
         assert done.returncode == 0, done.stderr
         return out.read_bytes()
 
 
 @cache
-def prepared(cpus: int = 1, command_line: str = "hello") -> Prepared:
+def prepared(cpus: int = 1, command_line: str = "hello", ready_cpu: int = 0) -> Prepared:
     """The guest on `cpus` CPUs, at its `ready`."""
     return prepare_image(
         Machine(cpus=cpus, ram_bytes=8 << 20),
-        image(),
+        image(ready_cpu),
         command_line,
         scenario="mini",
         variant="",

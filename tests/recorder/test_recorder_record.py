@@ -105,6 +105,18 @@ def test_whole(tmp_path: Path) -> None:
         assert replay(whole_tape).steps == whole_tape.end_step
 
 
+def test_whole_goes_on_where_the_default_schedule_stood(tmp_path: Path) -> None:
+    """`ready` comes on cpu1 while cpu0 could run as well: whose turn it is then is no part of the state."""
+    prepared = mini.prepared(2, ready_cpu=1)
+    for name in ("default", "random-walk"):
+        part = prepared.record(tmp_path / "a", strategy=name, seed=3)
+        whole = prepared.record(tmp_path / "b", strategy=name, seed=3, whole=True)
+        assert (whole.steps, whole.state_hash, whole.console) == (part.steps, part.state_hash, part.console)
+        with Tape(tmp_path / "a") as a, Tape(tmp_path / "b") as b:
+            assert [c.records.tobytes() for c in a.choices()] == [c.records.tobytes() for c in b.choices()]
+            assert verify(b).ok
+
+
 @CPUS
 def test_whole_tapes_verify(cpus: int, tmp_path: Path) -> None:
     mini.prepared(cpus).record(tmp_path / "a.tape", strategy="random-walk", seed=3, whole=True)

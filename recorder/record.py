@@ -18,6 +18,7 @@ from recorder.strategies import Default
 from recorder.strategies import strategy as strategy_named
 from traces import TapeHeader, TapeWriter
 from traces.reader import Progress
+from traces.records import OPEN_STOPS
 
 READY: Final = "ready"
 """Name of the tracepoint at which set-up is over."""
@@ -52,7 +53,7 @@ class Summary:
     @property
     def outcome(self) -> str:
         """ "passed" (clean exit), "failed" (guest BUG, triple fault, deadlock) or "inconclusive" (it did not end)."""
-        if self.stop in ("steps", "interrupted"):
+        if self.stop in OPEN_STOPS:
             return "inconclusive"
         return "passed" if self.stop == "exit" and self.exit_status == 0 else "failed"
 

@@ -19,10 +19,12 @@ class Strategy(Protocol):
     Attributes:
         name: what the tape's header says.
         exact: its batches are exact choices (of a tape); where one does not apply, the run has diverged.
+        stop: of an exact one: the footer's stop if the machine could still go on behind the last batch.
     """
 
     name: str
     exact: bool
+    stop: str
 
     def new_run(self, machine: Machine, seed: int) -> None:
         """Start over: `machine` stands at the position from which on `choose` is asked."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from machine import Machine
 from machine.errors import DivergenceError
+from recorder.ending import ending
 from recorder.schedule import Strategy, plan
 from traces import Events, TapeFooter, TapeWriter
 from traces.reader import Progress
@@ -64,8 +65,9 @@ class Session:
     def run(self, strategy: Strategy, progress: Progress | None = None) -> str:
         """Follow `strategy` until the run ends; why it did: a stop of the tape's footer, or "trace".
 
-        An exact strategy that has nothing more to say gives "steps". Raises DivergenceError if an exact one does not
-        apply, TapeError.
+        What the machine can tell comes first: a limit or Ctrl-C that falls on the step that ended the run did not end
+        it, and neither did an exact strategy that has nothing more to say. Raises DivergenceError if an exact one does
+        not apply, TapeError.
         """
         idle_plans = 0
         self._progress = progress
@@ -74,7 +76,7 @@ class Session:
                 before = self.machine.step
                 batch = strategy.choose(self.machine)
                 if not len(batch):
-                    return self._end("steps")
+                    return self._end(strategy.stop if strategy.exact else "steps")
                 reason = self._run_plan(batch, strategy.exact, interrupted)
                 if reason == "choice":
                     self._answer(strategy, interrupted)
@@ -85,7 +87,7 @@ class Session:
                 assert idle_plans < _IDLE_PLANS_MAX, f"strategy {strategy.name} plans nothing that can happen"
 
     def replay(self, stretch: Stretch) -> None:
-        """Repeat exact choices, recording as the tap says. Raises DivergenceError if they do not lead where they did."""
+        """Repeat exact choices, recording as the tap says. Raises DivergenceError if they lead elsewhere."""
         reason = self._run_plan(stretch.records, True, [])
         if self.machine.step != stretch.end_step:
             raise _diverged(self.machine, reason)
@@ -136,7 +138,8 @@ class Session:
 
     def _end(self, reason: str) -> str:
         self._cut()
-        return reason
+        # At a tracepoint the machine can always go on.
+        return reason if reason == "trace" else ending(self.machine) or reason
 
     def _cut(self) -> None:
         """End the chunk here."""

@@ -36,6 +36,8 @@ IMAGE_BYTES_MAX: Final = 1 << 30
 PAGES_MAX: Final = 1024
 STOPS: Final = ("exit", "idle", "shutdown", "steps", "interrupted")
 """Why a run may have ended."""
+OPEN_STOPS: Final = ("steps", "interrupted")
+"""Those after which the machine could have gone on."""
 
 _U64_MAX: Final = (1 << 64) - 1
 _CHOICES: Final = struct.Struct("<QII")  # state hash, record count, reserved

@@ -35,6 +35,7 @@ class RandomWalk:
 
     name = "random-walk"
     exact = False
+    stop = "steps"
 
     def __init__(self, walk_steps: int = WALK_STEPS) -> None:
         self.walk_steps = walk_steps

@@ -8,6 +8,7 @@ import numpy as np
 
 from machine import Machine
 from traces import Choices, Tape
+from traces.records import OPEN_STOPS
 from traces.schema import RECORD, RecordArray, step_counts
 
 
@@ -23,6 +24,7 @@ class Replay:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         self.name = tape.header.strategy
+        self.stop = tape.footer.stop if tape.footer is not None and tape.footer.stop in OPEN_STOPS else "steps"
 
     def new_run(self, machine: Machine, seed: int) -> None:
         """Go to the machine's position on the tape."""

@@ -29,7 +29,8 @@ def image(ready_cpu: int = 0) -> bytes:
         script.write_text(LINK)
         source = Path(__file__).with_name("mini_guest.c")
         flags = "-m32 -O1 -g -ffreestanding -nostdlib -static -no-pie -fno-pic -mgeneral-regs-only -fno-stack-protector"
-        command = ["gcc", *flags.split(), f"-DREADY_CPU={ready_cpu}", "-Wl,--build-id=none", f"-Wl,-T,{script}", "-o", str(out), str(source)]
+        flags += f" -DREADY_CPU={ready_cpu}"
+        command = ["gcc", *flags.split(), "-Wl,--build-id=none", f"-Wl,-T,{script}", "-o", str(out), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=source.parent, check=False)
         assert done.returncode == 0, done.stderr
         return out.read_bytes()

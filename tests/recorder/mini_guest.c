@@ -1,6 +1,6 @@
 /* A guest of one page of code for tests of recorder and replayer: any number of CPUs, paging with 4 MB and 4 KB pages,
  * a timer interrupt and IPIs, racy and locked counters, the choice port, console output. A command line that starts
- * with L makes it work a hundred times longer. READY_CPU is the CPU that says when set-up is over.
+ * with L makes it work a hundred times longer; with I it waits for ever instead of exiting, with S it shuts down. READY_CPU is the CPU that says when set-up is over.
  */
 typedef unsigned int u32;
 typedef volatile unsigned int vu32;
@@ -123,6 +123,12 @@ void boot(struct boot_params *params)
 		asm volatile("pause");
 	for (const char *text = params->command_line; *text; text++)
 		outb(0xE9, *text);
+	if (params->command_line[0] == 'I')
+		asm volatile("cli; hlt");
+	if (params->command_line[0] == 'S') {
+		idtr.limit = 0;
+		asm volatile("lidt %0; ud2" : : "m"(idtr));
+	}
 	/* Clean only if no increment was lost. */
 	outl(0xF4, racy == locked ? 0 : 0x42);
 	for (;;)

@@ -145,6 +145,30 @@ def test_replay_strategy_gives_the_tape_again(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.parametrize(("command_line", "stop"), [("hello", "exit"), ("I", "idle"), ("S", "shutdown")])
+@pytest.mark.parametrize("name", ["default", "random-walk"])
+def test_every_ending_is_recorded_and_recorded_again(name: str, command_line: str, stop: str, tmp_path: Path) -> None:
+    prepared = mini.prepared.__wrapped__(1, command_line)
+    summary = prepared.record(tmp_path / "a", strategy=name, seed=9)
+    assert summary.stop == stop
+    assert summary.outcome == ("passed" if stop == "exit" else "failed")
+    again = (tmp_path / "a").read_bytes()
+    with Tape(tmp_path / "a") as tape:
+        assert prepared.record(tmp_path / "b", strategy=Replay(tape), seed=9).stop == stop
+        assert (tmp_path / "b").read_bytes() == again
+        # The limit may fall on the very step that ends the run.
+        prepared.step_max = summary.steps
+        assert prepared.record(tmp_path / "b", strategy=name, seed=9).stop == stop
+        assert prepared.record(tmp_path / "b", strategy=Replay(tape), seed=9).stop == stop
+        prepared.step_max -= 1
+        assert prepared.record(tmp_path / "b", strategy=name, seed=9).stop == "steps"
+    with Tape(tmp_path / "b") as tape:
+        assert verify(tape).ok
+        limited = (tmp_path / "b").read_bytes()
+        prepared.record(tmp_path / "c", strategy=Replay(tape), seed=9)
+    assert (tmp_path / "c").read_bytes() == limited
+
+
 def test_replay_strategy_notices_another_run(tmp_path: Path) -> None:
     mini.prepared(2).record(tmp_path / "a", strategy="random-walk", seed=9)
     # With an empty command line there is nothing to print, so the guest exits before the tape's choices are made.
@@ -200,6 +224,9 @@ def test_ctrl_c_finishes_the_tape(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert not tape.unfinished
         assert tape.end_step == summary.steps > 20_000
         assert verify(tape).ok
+        again = mini.prepared(2, "L").record(tmp_path / "b.tape", strategy=Replay(tape), seed=1)
+    assert again.stop == "interrupted"
+    assert (tmp_path / "a.tape").read_bytes() == (tmp_path / "b.tape").read_bytes()
 
 
 def test_full_disk_leaves_a_good_tape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

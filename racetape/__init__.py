@@ -12,24 +12,28 @@
 The names below are the public interface; everything else may change.
 """
 
-from debugger.divergence import first_divergence
-from debugger.report import DivergenceReport, Moment
-from machine import Machine, Snapshot
-from machine.errors import (
-    DivergenceError,
-    ExpressionError,
-    ImageError,
-    RacetapeError,
-    ReplayError,
-    TapeDamagedError,
-    TapeError,
-    UsageError,
-)
-from machine.images import Scenario, scenario, scenarios
-from machine.symbols import Symbols
-from recorder import Summary, prepare, record
-from replayer import ReplayResult, Timeline, VerifyReport, replay, verify
-from traces import Events, Tape, TapeWriter, strip
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from debugger.divergence import first_divergence
+    from debugger.report import DivergenceReport, Moment
+    from machine import Machine, Snapshot
+    from machine.errors import (
+        DivergenceError,
+        ExpressionError,
+        ImageError,
+        RacetapeError,
+        ReplayError,
+        TapeDamagedError,
+        TapeError,
+        UsageError,
+    )
+    from machine.images import Scenario, scenario, scenarios
+    from machine.symbols import Symbols
+    from recorder import Summary, prepare, record
+    from replayer import ReplayResult, Timeline, VerifyReport, replay, verify
+    from traces import Events, Tape, TapeWriter, strip
 
 __all__ = [
     "DivergenceError",
@@ -62,3 +66,48 @@ __all__ = [
     "strip",
     "verify",
 ]
+
+_HOMES: Final = {
+    "DivergenceError": "machine.errors",
+    "DivergenceReport": "debugger.report",
+    "Events": "traces",
+    "ExpressionError": "machine.errors",
+    "ImageError": "machine.errors",
+    "Machine": "machine",
+    "Moment": "debugger.report",
+    "RacetapeError": "machine.errors",
+    "ReplayError": "machine.errors",
+    "ReplayResult": "replayer",
+    "Scenario": "machine.images",
+    "Snapshot": "machine",
+    "Summary": "recorder",
+    "Symbols": "machine.symbols",
+    "Tape": "traces",
+    "TapeDamagedError": "machine.errors",
+    "TapeError": "machine.errors",
+    "TapeWriter": "traces",
+    "Timeline": "replayer",
+    "UsageError": "machine.errors",
+    "VerifyReport": "replayer",
+    "first_divergence": "debugger.divergence",
+    "prepare": "recorder",
+    "record": "recorder",
+    "replay": "replayer",
+    "scenario": "machine.images",
+    "scenarios": "machine.images",
+    "strip": "traces",
+    "verify": "replayer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module when it is first used: the command line starts without numpy and drgn."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'racetape' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,12 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from machine.errors import RacetapeError
+
+if TYPE_CHECKING:
+    # Imported where they are used: --help and a mistyped option should not wait for numpy and drgn.
+    from replayer import VerifyReport
+    from traces import Tape
 
 EXIT_FOUND: Final = 1
 EXIT_BAD: Final = 2
@@ -87,7 +94,7 @@ def scenarios(as_json: bool) -> None:
     )
 )
 @click.argument("scenario")
-@click.option("--variant", help="Variant of the guest (default: the buggy one).")
+@click.option("--variant", help="Variant of the guest (default: the scenario's first).")
 @click.option("--config", "configuration", help="CPUs and paging, e.g. up-2level (default: as the bug was reported).")
 @click.option("--strategy", default="default", show_default=True, help="Who plans the schedule (default, random-walk).")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
@@ -139,10 +146,32 @@ def record(
             f"{summary.size_bytes:,} bytes"
         )
         click.echo(f"{summary.outcome}: {describe_stop(summary.stop, summary.exit_status)}")
+        for counter in row.counters:
+            click.echo(f"    racetape first-divergence {summary.path} --counter {counter}")
     if summary.outcome == "failed":
         sys.exit(EXIT_FOUND)
     if summary.stop == "interrupted":
         sys.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Tape]:
+    """The tape, with every chunk's checksum right: an answer from a damaged tape would be worth nothing."""
+    from traces import Tape
+
+    with Tape(path) as tape:
+        for chunk in tape.chunks:
+            tape.payload(chunk)
+        if tape.damage is not None:
+            raise tape.damage
+        yield tape
+
+
+def finish(tape: Tape, status: int) -> NoReturn:
+    """Exit with `status`, or with 2 and a line if the tape was cut: what was printed holds for the part there is."""
+    if tape.unfinished:
+        sys.exit(fail(f"{tape.path}: the tape is cut; all of this is about the part up to @{tape.end_step}"))
+    sys.exit(status)
 
 
 def describe_stop(stop: str | None, exit_status: int | None) -> str:
@@ -168,10 +197,9 @@ def replay(tape: Path, as_json: bool) -> None:
     """Run TAPE again, checking state hashes on the way, and print what the guest printed."""
     from racetape.progress import ticking
     from replayer import replay as replay_tape
-    from traces import Tape
 
-    with Tape(tape) as opened, ticking("replaying", opened.end_step) as tick:
-        result = replay_tape(opened, tick)
+    with opened(tape) as recording, ticking("replaying", recording.end_step) as tick:
+        result = replay_tape(recording, tick)
     if as_json:
         emit(
             {
@@ -186,12 +214,13 @@ def replay(tape: Path, as_json: bool) -> None:
                 "console": result.console,
             }
         )
-        return
-    click.echo(result.console, nl=not result.console.endswith("\n"))
-    click.echo(
-        f"{tape}: replayed {result.steps:,} steps, {result.hashes} state hashes equal; final state "
-        f"{result.state_hash:016x}; {describe_stop(result.stop, result.exit_status)}"
-    )
+    else:
+        click.echo(result.console, nl=not result.console.endswith("\n"))
+        click.echo(
+            f"{tape}: replayed {result.steps:,} steps, {result.hashes} state hashes equal; final state "
+            f"{result.state_hash:016x}; {describe_stop(result.stop, result.exit_status)}"
+        )
+    finish(recording, 0)
 
 
 @racetape.command(epilog=epilog("racetape verify bug.tape", "racetape verify bug.tape --json"))
@@ -206,8 +235,8 @@ def verify(tape: Path, as_json: bool) -> None:
     from replayer import verify as verify_tape
     from traces import Tape
 
-    with Tape(tape) as opened, ticking("verifying", opened.end_step) as tick:
-        report = verify_tape(opened, tick)
+    with Tape(tape) as recording, ticking("verifying", recording.end_step) as tick:
+        report = verify_tape(recording, tick)
     if as_json:
         emit(
             {
@@ -218,24 +247,28 @@ def verify(tape: Path, as_json: bool) -> None:
                 "events": report.events,
                 "checkpoints": report.checkpoints,
                 "unfinished": report.unfinished,
-                "first_differing_step": report.first_step,
+                "first_differing_step": report.divergence.step if report.divergence else None,
                 "damage": [str(row) for row in report.damage],
                 "divergence": str(report.divergence) if report.divergence else None,
             }
         )
     elif report.ok:
-        tail = "; the tape is unfinished: this is up to its last whole chunk" if report.unfinished else ""
-        click.echo(
-            f"{tape}: verified {report.steps:,} steps, {report.events:,} events, {report.hashes} state hashes{tail}"
-        )
+        click.echo(f"{tape}: verified {report.steps:,} steps, {report.events:,} events, {report.hashes} state hashes")
     else:
-        problems = [str(row) for row in report.damage] + ([str(report.divergence)] if report.divergence else [])
-        where = "" if report.first_step is None else f"; first differing step @{report.first_step}"
-        click.echo(f"racetape: {tape}: {'; '.join(problems)}{where}", err=True)
+        sys.exit(fail(describe_problems(report)) if report.damage else fail(describe_problems(report), EXIT_FOUND))
     if report.damage:
         sys.exit(EXIT_BAD)
-    if report.divergence:
-        sys.exit(EXIT_FOUND)
+    finish(recording, EXIT_FOUND if report.divergence else 0)
+
+
+def describe_problems(report: VerifyReport) -> str:
+    """What verify found, in one line, with the first step that differs where there is one."""
+    problems = [str(row) for row in report.damage]
+    if report.divergence is not None:
+        problems.append(f"{report.divergence}; first differing step @{report.divergence.step}")
+    elif report.repaired:
+        problems.append("the damage changes nothing that runs: no step differs")
+    return "; ".join(problems)
 
 
 @racetape.command(
@@ -254,16 +287,14 @@ def first_divergence(tape: Path, counter: str, as_json: bool) -> None:
     Exit status 1 if there is one, 0 if the counter stays true.
     """
     from debugger.divergence import first_divergence as find
-    from traces import Tape
 
-    with Tape(tape) as opened:
-        report = find(opened, counter)
+    with opened(tape) as recording:
+        report = find(recording, counter)
     if as_json:
         emit(report.json())
     else:
         click.echo(report.text())
-    if report.found:
-        sys.exit(EXIT_FOUND)
+    finish(recording, EXIT_FOUND if report.found else 0)
 
 
 @racetape.command(
@@ -288,15 +319,15 @@ def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 def strip(tape: Path, output: Path, as_json: bool) -> None:
     """Copy TAPE without its derived layer: the schedule alone, which replays to the same hashes."""
-    from traces import Tape
     from traces import strip as strip_tape
 
-    with Tape(tape) as opened:
-        size_bytes = strip_tape(opened, output)
+    with opened(tape) as recording:
+        size_bytes = strip_tape(recording, output)
     if as_json:
         emit({"tape": str(output), "size_bytes": size_bytes, "from": str(tape)})
-        return
-    click.echo(f"{output}: {size_bytes:,} bytes (was {tape.stat().st_size:,})")
+    else:
+        click.echo(f"{output}: {size_bytes:,} bytes (was {tape.stat().st_size:,})")
+    finish(recording, 0)
 
 
 @racetape.command(epilog=epilog("racetape demo", "racetape demo --keep tapes/"))
@@ -327,10 +358,10 @@ def doctor(as_json: bool) -> None:
         sys.exit(EXIT_FOUND)
 
 
-def fail(message: str) -> int:
-    """One line on standard error."""
+def fail(message: str, status: int = EXIT_BAD) -> int:
+    """One line on standard error; returns the exit status to go with it."""
     print(f"racetape: {' '.join(message.split())}", file=sys.stderr)
-    return EXIT_BAD
+    return status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -341,6 +372,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return EXIT_BAD
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
         return fail(error.format_message() + hint)
@@ -351,6 +385,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("racetape: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except MemoryError:
+        return fail("not enough memory: a machine needs address space for all of its guest's RAM (wrong-zone: 1 GiB)")
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, but nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

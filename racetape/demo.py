@@ -52,6 +52,8 @@ def make_run(folder: Path, variant: str, configuration: str) -> Run:
     """Record, replay to the same hash, and ask for the first divergence."""
     tape = folder / f"{SCENARIO}-{configuration}-{variant}.tape"
     summary = prepare(SCENARIO, variant, configuration).record(tape)
+    if summary.stop == "interrupted":
+        raise KeyboardInterrupt  # what follows would judge half a run
     with Tape(tape) as opened:
         result = replay(opened)
         if result.state_hash != summary.state_hash:

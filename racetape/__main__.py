@@ -1,0 +1,7 @@
+"""`python -m racetape`."""
+
+import sys
+
+from racetape.cli import main
+
+sys.exit(main())

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from machine import Machine
 from machine.errors import DivergenceError, ImageError, TapeDamagedError
+from recorder.ending import ending
 from replayer.compare import first_difference
 from replayer.cursor import Cursor, boot
 from replayer.damage import explain, unreadable
@@ -15,7 +16,7 @@ from traces import Choices, Events, Tape
 from traces.chunks import CHOICES, IMAGE, Chunk
 from traces.columns import EVENTS_MAX
 from traces.reader import Progress
-from traces.records import PAGE_BYTES
+from traces.records import OPEN_STOPS, PAGE_BYTES
 from traces.schema import STATE_VERSION
 
 
@@ -270,14 +271,20 @@ class Comparison:
 
 
 def _check_footer(tape: Tape, machine: Machine, console: bytes) -> None:
-    """Raise DivergenceError unless the run ended as the footer says."""
+    """Raise DivergenceError unless the run ended as the footer says, with as many events as layer B has."""
     footer = tape.footer
     if footer is None:
         return
+    stop = ending(machine)
+    if stop is None and footer.stop in OPEN_STOPS:
+        stop = footer.stop  # Who or what ended the recording is nothing that a replay could see.
+    count = tape.event_count()
     found = {
         "state hash": (footer.state_hash, machine.state_hash()),
         "memory hash": (footer.memory_hash, machine.memory_hash()),
-        "exit status": (footer.exit_status, machine.exit_status if footer.stop == "exit" else footer.exit_status),
+        "stop": (footer.stop, stop or "a machine that could go on"),
+        "exit status": (footer.exit_status, machine.exit_status if stop == "exit" else None),
+        "number of events": (footer.events, footer.events if count is None else count),
     }
     for name, (expected, got) in found.items():
         if expected != got:

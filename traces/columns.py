@@ -169,11 +169,7 @@ def encode_events(events: Events, state_hash: int) -> bytes:
 def decode_events(payload: bytes) -> tuple[int, Events]:
     """(state hash, events) of an events chunk's payload. Raises FormatError."""
     data_first = _HEAD.size + len(COLUMNS) * _COLUMN.size
-    if len(payload) < data_first:
-        raise FormatError("events chunk is too short")
-    state_hash, count, reserved = _HEAD.unpack_from(payload)
-    if count > EVENTS_MAX or reserved:
-        raise FormatError(f"events chunk claims {count} events")
+    state_hash, count = _decode_head(payload)
     columns: list[npt.NDArray[np.uint64] | npt.NDArray[np.uint8]] = []
     at = data_first
     for i, (name, dtype) in enumerate(COLUMNS):
@@ -185,6 +181,21 @@ def decode_events(payload: bytes) -> tuple[int, Events]:
     if at != len(payload):
         raise FormatError("events chunk is longer than its columns")
     return state_hash, Events(*columns)  # type: ignore[arg-type]  # dtypes follow COLUMNS
+
+
+def events_in(payload: bytes) -> int:
+    """Number of events in an events chunk's payload, without decoding them. Raises FormatError."""
+    return _decode_head(payload)[1]
+
+
+def _decode_head(payload: bytes) -> tuple[int, int]:
+    """(state hash, number of events)."""
+    if len(payload) < _HEAD.size + len(COLUMNS) * _COLUMN.size:
+        raise FormatError("events chunk is too short")
+    state_hash, count, reserved = _HEAD.unpack_from(payload)
+    if count > EVENTS_MAX or reserved:
+        raise FormatError(f"events chunk claims {count} events")
+    return state_hash, count
 
 
 def _decode_column(codec: int, stored: bytes, count: int, dtype: np.dtype[np.generic]) -> npt.NDArray[np.uint64]:

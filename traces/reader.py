@@ -18,7 +18,7 @@ import numpy.typing as npt
 from machine.errors import TapeDamagedError, TapeError
 from traces import chunks, records
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, Chunk, FormatError
-from traces.columns import Events, decode_events
+from traces.columns import Events, decode_events, events_in
 from traces.records import PAGE_BYTES, Checkpoint, Choices, TapeFooter
 from traces.schema import KIND_NAMES
 
@@ -152,6 +152,15 @@ class Tape:
     def events(self, first_step: int, last_step: int) -> Events:
         """What the tape has of the events of steps `first_step` to `last_step`, both included, all at once."""
         return Events.concatenate(list(self.events_in_chunks(first_step, last_step)))
+
+    def event_count(self) -> int | None:
+        """Number of events on the tape; None if layer B is not there, or damaged. Raises TapeError."""
+        if not self.events_chunks:
+            return None
+        try:
+            return sum(self._decode(c, events_in, self.payload(c)) for c in self.events_chunks)
+        except TapeDamagedError:
+            return None
 
     def read_checkpoint(self, chunk: Chunk) -> Checkpoint:
         """The content of one of `checkpoint_chunks`. Raises TapeDamagedError."""

@@ -23,7 +23,7 @@ from replayer import replay, verify
 from replayer.compare import first_difference
 from replayer.cursor import boot
 from replayer.damage import compare_choices, compare_images
-from traces import Choices, Event, Events, Tape, chunks, records, strip
+from traces import Choices, Event, Events, Tape, TapeWriter, chunks, records, strip
 from traces.columns import encode_events
 from traces.schema import HOLD, KINDS, RECORD, Op, step_counts
 
@@ -282,12 +282,48 @@ def test_wrong_footer_is_found(recorded: Tape, tmp_path: Path) -> None:
     assert recorded.footer is not None
     for change in (
         {"state_hash": 1}, {"memory_hash": 1}, {"exit_status": 5}, {"console_sha256": sha256(b"x").digest()},
+        {"stop": "idle", "exit_status": None}, {"stop": "shutdown"}, {"stop": "steps"}, {"stop": "interrupted"},
+        {"events": 7}, {"events": recorded.footer.events + 1},
     ):  # fmt: skip
         payload = records.encode_footer(replace(recorded.footer, **change))  # type: ignore[arg-type]
         with Tape(with_payloads(recorded, tmp_path / "bad.tape", {recorded.chunks[-1].offset: payload})) as tape:
             assert verify(tape).divergence is not None
             with pytest.raises(DivergenceError):
                 replay(tape)
+
+
+@pytest.mark.parametrize("command_line", ["hello", "I", "S"])
+def test_wrong_stop_is_found(command_line: str, tmp_path: Path) -> None:
+    prepared = mini.prepared.__wrapped__(1, command_line)
+    stop = prepared.record(tmp_path / "end", seed=1).stop
+    prepared.step_max = prepared.ready_step + 200
+    assert prepared.record(tmp_path / "open", seed=1).stop == "steps"
+    for name, fitting in (("end", {stop}), ("open", {"steps", "interrupted"})):
+        with Tape(tmp_path / name) as good:
+            assert good.footer is not None
+            for other in records.STOPS:
+                payload = records.encode_footer(replace(good.footer, stop=other))
+                with Tape(with_payloads(good, tmp_path / "bad.tape", {good.chunks[-1].offset: payload})) as tape:
+                    assert verify(tape).ok == (other in fitting)
+                    if other not in fitting:
+                        with pytest.raises(DivergenceError, match=f"recorded stop {other}"):
+                            replay(tape)
+
+
+def test_missing_events_are_found(recorded: Tape, tmp_path: Path) -> None:
+    """The last events chunk is gone, checksums fit; without any there is nothing to count."""
+    last = recorded.events_chunks[-1]
+    with TapeWriter(tmp_path / "bad.tape") as writer:
+        for chunk in recorded.chunks:
+            if chunk is not last:
+                writer.raw(chunk.kind, recorded.payload(chunk), chunk.first_step, chunk.end_step)
+        writer.end()
+    with Tape(tmp_path / "bad.tape") as tape:
+        assert not verify(tape).ok
+        with pytest.raises(DivergenceError, match="number of events"):
+            replay(tape)
+    with Tape(without(recorded, tmp_path / "bare.tape", chunks.EVENTS)) as tape:
+        assert verify(tape).ok
 
 
 def test_tape_without_checkpoints_verifies(recorded: Tape, tmp_path: Path) -> None:

@@ -38,7 +38,10 @@ def boot(tape: Tape, image: bytes | None = None) -> Machine:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a step stands in the choices: record `index` of `choices`, of which `done` steps come before it."""
+    """Where a step stands in the choices: record `index` of `choices`, of which `done` steps come before it.
+
+    Damaged choices, followed on purpose, may end before the step: then `index` is behind the last and `done` is 0.
+    """
 
     choices: Choices
     index: int
@@ -76,7 +79,8 @@ class Cursor:
         choices, ends = self._load(self.chunk_of(step))
         inside = step - choices.first_step
         index = int(np.searchsorted(ends, np.uint64(inside), side="right"))
-        return Place(choices, index, inside - (int(ends[index - 1]) if index else 0))
+        done = inside - (int(ends[index - 1]) if index else 0)
+        return Place(choices, index, done if index < len(ends) else 0)
 
     def follow(self, machine: Machine, stop_step: int, *, checked: bool = True) -> None:
         """Let `machine` take the tape's choices up to position `stop_step` or the end of their chunk.
@@ -87,13 +91,9 @@ class Cursor:
         place = self.place(machine.step)
         choices = place.choices
         stop = min(stop_step, choices.end_step)
-        try:
-            reason, index, _ = machine.execute(
-                choices.records, index=place.index, done=place.done, step_max=stop, exact=True
-            )
-        except ValueError as error:
-            # Only records that no recorder writes get here: a damaged chunk, followed on purpose.
-            raise impossible(choices.records, place.index, machine, str(error)) from None
+        reason, index, _ = machine.execute(
+            choices.records, index=place.index, done=place.done, step_max=stop, exact=True
+        )
         if checked and machine.step == choices.end_step and machine.state_hash() != choices.state_hash:
             raise state_differs(choices, machine.state_hash())
         if machine.step != stop and reason != "events":
@@ -104,11 +104,20 @@ class Cursor:
         found = self._cache.get(chunk.offset)
         if found is None:
             choices = self._replaced.get(chunk.offset) or self.tape.read_choices(chunk)
-            found = self._cache[chunk.offset] = (choices, np.cumsum(step_counts(choices.records)))
+            found = self._cache[chunk.offset] = (choices, step_ends(choices.records))
             while len(self._cache) > _CACHED_CHUNKS:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(chunk.offset)
         return found
+
+
+def step_ends(records: RecordArray) -> U64Array:
+    """The running sum of the records' steps: ascending, whatever a damaged chunk claims. Shape (len(records),)."""
+    ends = np.cumsum(step_counts(records))
+    wrapped = np.flatnonzero(ends[1:] < ends[:-1])
+    if len(wrapped):
+        ends[wrapped[0] + 1 :] = np.iinfo(np.uint64).max
+    return ends
 
 
 def impossible(records: RecordArray, index: int, machine: Machine, reason: str) -> DivergenceError:

@@ -194,12 +194,12 @@ def check_records(records: RecordArray, first_step: int, end_step: int, cpus: in
     ok = np.isin(records["op"], list(OP_NAMES)) & (records["cpu"] < cpus) & (records["reserved"] == 0)
     ok &= (records["flags"] == 0) | ((records["op"] == Op.RUN) & (held == records["flags"]))
     counts = step_counts(records)
-    # Each count is bounded first, so that the sum below cannot wrap around.
     ok &= (counts > 0) & (counts <= np.uint64(end_step - first_step))
     if not ok.all():
         bad = int(np.argmin(ok))
         raise FormatError(f"choice {bad} of the chunk is no choice this machine can make")
-    total = int(counts.sum())
+    # In halves, or the sum could wrap around.
+    total = (int((counts >> np.uint64(32)).sum()) << 32) + int((counts & np.uint64(0xFFFFFFFF)).sum())
     if total != end_step - first_step:
         raise FormatError(f"choices make {total} steps where the chunk covers {end_step - first_step}")
 

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from tampering import flipped, payload_bits, with_payloads, without
 
+from machine import Machine
 from machine.errors import DivergenceError, TapeDamagedError, TapeError
 from recorder import session
 from replayer import replay, verify
 from replayer.compare import first_difference
-from replayer.cursor import boot
+from replayer.cursor import Cursor, boot, step_ends
 from replayer.damage import compare_choices, compare_images
 from traces import Choices, Event, Events, Tape, TapeWriter, chunks, records, strip
 from traces.columns import encode_events
@@ -331,6 +332,36 @@ def test_tape_without_checkpoints_verifies(recorded: Tape, tmp_path: Path) -> No
         report = verify(tape)
         assert report.ok
         assert report.checkpoints == 0
+
+
+def test_no_damaged_choices_are_too_much_for_the_machine(recorded: Tape) -> None:
+    """Counts that wrap around, no steps at all, too few of them: followed as they stand, until they do not apply."""
+    chunk = recorded.choices_chunks[-2]
+    assert chunk.first_step >= recorded.header.ready_step
+    machine = boot(recorded)
+    follow_by_tens(Cursor(recorded), machine, chunk.first_step)
+    here = machine.snapshot()
+    choices = recorded.read_choices(chunk)
+    ran = choices.records["op"] == Op.RUN
+    for arg in (0, 1, (1 << 63) + 5, (1 << 64) - 1, (1 << 64) - 100):
+        rows = choices.records.copy()
+        rows["arg"][ran] = arg
+        for damaged in (rows, rows[:2], rows[:0]):
+            cursor = Cursor(recorded, {chunk.offset: replace(choices, records=damaged)})
+            ends = step_ends(damaged)
+            assert not len(ends) or bool((ends[1:] >= ends[:-1]).all())
+            for step in range(chunk.first_step, chunk.end_step, 7):
+                place = cursor.place(step)
+                assert place.index <= len(damaged)
+                assert place.done == 0 or place.done < int(place.record["arg"])
+            machine.restore(here)
+            with pytest.raises(DivergenceError):
+                follow_by_tens(cursor, machine, chunk.end_step)
+
+
+def follow_by_tens(cursor: Cursor, machine: Machine, end_step: int) -> None:
+    while machine.step < end_step:
+        cursor.follow(machine, min(machine.step + 10, end_step))
 
 
 def test_compare_choices() -> None:

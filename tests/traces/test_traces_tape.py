@@ -171,6 +171,7 @@ def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (((Op.RUN, 0, 0), (Op.RUN, 0, 100)), 100),
         (((Op.DRAIN, 0, 100, HOLD),), 100),
         (((Op.RUN, 0, 2**64 - 1), (Op.RUN, 0, 101)), 100),
+        (((Op.RUN, 0, 2**63), (Op.RUN, 1, 2**63), (Op.RUN, 0, 2**63)), 2**63),
     ],
 )
 def test_impossible_choices_are_refused(rows: tuple[tuple[int, int, int], ...], end: int, tmp_path: Path) -> None:

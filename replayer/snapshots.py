@@ -57,6 +57,12 @@ class Snapshots:
         while len(self._steps) - len(self._near) > GRID_MAX:
             self._thin()
 
+    def forget_behind(self, step: int) -> None:
+        """Keep nothing of the positions behind `step`."""
+        for kept in [s for s in self._steps if s > step]:
+            self._drop(kept)
+        self._near = [s for s in self._near if s <= step]
+
     def _thin(self) -> None:
         """Keep every other position of the grid."""
         self.interval_steps *= 2

@@ -163,7 +163,14 @@ class Timeline:
 
     def _run_to(self, stop: int) -> None:
         while self.step < stop:
-            self._cursor.follow(self.machine, stop)
+            chunk = self._cursor.chunk_of(self.step)
+            try:
+                self._cursor.follow(self.machine, stop)
+            except DivergenceError:
+                # The machine left the recording somewhere in this chunk: nothing from there on may be gone on from.
+                self._snapshots.forget_behind(chunk.first_step)
+                self._snapshots.restore(self._snapshots.before(chunk.first_step))
+                raise
 
     def _enter(self, step: int) -> None:
         """Load a checkpoint of the tape if that saves much of the way to `step`."""

@@ -325,6 +325,26 @@ def test_interrupted_checkpoint_leaves_the_machine_alone(
         assert whole_state(travel) == whole_state(straight)
 
 
+def test_a_divergence_is_found_again(path: Path, tmp_path: Path) -> None:
+    """The state behind a chunk is not the recorded one: no later way through it succeeds either."""
+    with Tape(path) as tape:
+        chunk = tape.choices_chunks[-3]
+        choices = tape.read_choices(chunk)
+        payload = records.encode_choices(choices.records, choices.state_hash ^ 1)
+        with_payloads(tape, tmp_path / "bad.tape", {chunk.offset: payload})
+    with Tape(tmp_path / "bad.tape") as bad:
+        travel = Timeline(bad)
+        for step in (chunk.end_step, chunk.end_step, chunk.end_step + 1, bad.end_step):
+            with pytest.raises(DivergenceError):
+                travel.seek(step)
+            assert travel.step <= chunk.first_step
+        assert max(travel._snapshots._kept) <= chunk.first_step
+    with Tape(path) as tape:
+        straight = Timeline(tape)
+        straight.seek(travel.step)
+        assert whole_state(travel) == whole_state(straight)
+
+
 def test_damage_stops_only_who_comes_there(path: Path, tmp_path: Path) -> None:
     with Tape(path) as tape:
         chunk = tape.choices_chunks[3]

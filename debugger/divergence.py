@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from debugger.endings import ending_of
 from debugger.frames import is_helper, outside_headers
 from debugger.ghosts import ENTRIES, IRET, TRACE, Account, Counter, Finding, Tracepoints
 from debugger.progress import progress
@@ -32,7 +33,7 @@ class Query:
         self._timeline = timeline
         self._machine = timeline.machine
         self._cpu = 0
-        self._text = counter
+        self._text = counter.strip()
         self._symbols = Symbols(timeline.image, lambda addr, size: self._machine.read_linear(self._cpu, addr, size))
         self._unwinder = Unwinder(self._symbols)
         self._notes: list[str] = []
@@ -72,7 +73,7 @@ class Query:
             return Target(self._text, None, lvalue=counter_lvalue(self._symbols, self._text))
         except ExpressionError as error:
             raise ExpressionError(
-                f"{error}; a counter is a vmstat item such as NR_ISOLATED_FILE or a C lvalue of the guest"
+                f"{error}; a counter is a vmstat item such as NR_ISOLATED_FILE or an integer lvalue of the guest"
             ) from error
 
     def _partner(self, target: Target) -> Account | None:
@@ -106,7 +107,8 @@ class Query:
         """The target's counters with what memory and store buffers hold now."""
         if target.item is None or self._layout is None:
             assert target.lvalue is not None
-            counters = [Counter(target.text, None, [place_of(target.lvalue, self._phys_of)])]
+            place = place_of(target.lvalue, self._phys_of, signed=target.lvalue.signed)
+            counters = [Counter(target.text, None, [place])]
         else:
             counters = self._layout.counters(target.item, target.watched_zone, whole=target.whole)
         for place in {id(place): place for row in counters for place in row.places}.values():
@@ -154,6 +156,8 @@ class Query:
         has_ghost = target.item is not None and (account.announced or self._declared(target.item[1]))
         if target.item is not None and not has_ghost:
             self._notes.append(f"nothing on this tape announces the true {target.item[1]}; only negatives can be found")
+        elif target.lvalue is not None and target.item is None and not target.lvalue.signed:
+            self._notes.append(f"{target.text} has no ghost and is unsigned, so never negative: nothing can be found")
         elif target.item is None and self._layout is not None:
             self._notes.append(f"{target.text} has no ghost; only negative values can be found")
         divergence = account.divergence if has_ghost else None
@@ -170,12 +174,22 @@ class Query:
             smp=self._smp,
             cpus=self._machine.cpus,
             steps=self._timeline.last_step,
+            has_ghost=has_ghost,
+            ending=ending_of(self._timeline.tape).why,
+            scope=self._scope(target),
             first_divergence=self._moment(divergence),
             first_negative=self._moment(negative),
             first_misled_reader=self._moment(misled),
             balances=balances,
             notes=self._notes,
         )
+
+    def _scope(self, target: Target) -> str | None:
+        if target.whole:
+            return "the global sum"
+        if target.watched_zone is None or self._layout is None:
+            return None
+        return f"zone {self._layout.zones[target.watched_zone].name}"
 
     def _declared(self, item: str) -> bool:
         """Whether the scenario promises that the guest announces every true change of the item: none is an answer."""

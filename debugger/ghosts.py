@@ -35,12 +35,14 @@ class Place:
         size_bytes: 1, 2, 4 or 8.
         memory: unsigned value in RAM.
         held: waiting stores in the order of issue: (cpu, phys, size in bytes, value).
+        signed: whether its top bit is a sign.
     """
 
     phys: int
     size_bytes: int
     memory: int = 0
     held: list[tuple[int, int, int, int]] = field(default_factory=list)
+    signed: bool = True
 
     def touches(self, phys: int, size_bytes: int) -> bool:
         """Whether an access overlaps this place."""
@@ -70,12 +72,12 @@ class Place:
 
     @property
     def value(self) -> int:
-        """The signed value once every held store has drained."""
+        """The value once every held store has drained."""
         value = self.memory
         for _cpu, phys, size_bytes, stored in self.held:
             value = self._laid_over(value, phys, size_bytes, stored)
         top = 1 << (8 * self.size_bytes - 1)
-        return value - 2 * top if value & top else value
+        return value - 2 * top if self.signed and value & top else value
 
 
 @dataclass

@@ -17,6 +17,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
+from debugger.endings import ending_of
 from debugger.registry import REGISTRY
 from debugger.session import Session, describe
 from machine.errors import RacetapeError
@@ -101,18 +102,25 @@ def open_prompt(session: Session) -> PromptSession[str]:
 def run(tape_path: str | os.PathLike[str], commands: Sequence[str] = (), batch: bool = False) -> int:
     """Debug a tape: `commands` first, then, unless `batch`, lines from the terminal or from standard input.
 
-    Returns the exit status: 0, or 2 if a command failed under `batch`. Raises RacetapeError if the tape cannot be
-    opened or replayed.
+    Returns the exit status: 0, or 2 under `batch` if a command failed or the tape is cut or damaged: what the commands
+    said holds for the part there is. Raises RacetapeError if the tape cannot be opened or replayed.
     """
     with Tape(tape_path) as tape:
         session = Session(tape)
+        ending = ending_of(tape, every_byte=True)
+        if ending.broken:
+            text = f"racetape: {tape_path}: {ending.why}; everything up to @{ending.step} is there"
+            print(text, file=sys.stderr, flush=True)
+        if not batch:
+            print(f"{tape_path}: {session.stop_line()}  ('help' lists the commands)", flush=True)
         for line in commands:
             if not perform(session, line) and batch:
                 return EXIT_BAD
             if session.finished:
-                return EXIT_OK
+                break
         if batch:
+            return EXIT_BAD if ending.broken else EXIT_OK
+        if session.finished:
             return EXIT_OK
-        print(f"{tape_path}: {session.stop_line()}  ('help' lists the commands)", flush=True)
         interact(session, terminal_lines(session, open_prompt(session)) if sys.stdin.isatty() else piped_lines())
     return EXIT_OK

@@ -85,6 +85,9 @@ class DivergenceReport:
         tape: path of the tape.
         smp: whether the guest is an SMP build.
         cpus, steps: of the tape.
+        has_ghost: whether the true value is known; without it only negative values can be found.
+        ending: why the tape ends before the run does ("the tape is cut"); None: the run ended.
+        scope: the one row of `balances` that was asked for ("the global sum", "zone DMA"); None: all of them.
         first_divergence, first_negative, first_misled_reader: None where there is none.
         balances: counters at the end of the tape.
         notes: sentences: the family of the failure, what readers see, what could not be checked.
@@ -100,6 +103,14 @@ class DivergenceReport:
     first_misled_reader: Moment | None
     balances: Sequence[Balance] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    has_ghost: bool = True
+    ending: str | None = None
+    scope: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the tape holds the run to its end."""
+        return self.ending is None
 
     @property
     def found(self) -> bool:
@@ -115,6 +126,9 @@ class DivergenceReport:
             "first_divergence": divergence,
             "first_negative": negative,
             "first_misled_reader": misled,
+            "complete": self.complete,
+            "has_ghost": self.has_ghost,
+            "steps": self.steps,
             "final": [
                 {"name": row.name, "zone": row.zone, "value": row.value, "expected": row.expected}
                 for row in self.balances
@@ -124,15 +138,31 @@ class DivergenceReport:
 
     def text(self) -> str:
         """The report as people read it."""
-        build = f"{'SMP' if self.smp else 'UP'} build, {self.cpus} CPU{'s' if self.cpus > 1 else ''}"
-        verdict = "goes wrong" if self.found else "stays true"
-        lines = [f"{self.counter} {verdict} on {self.tape} ({build}, {self.steps:,} steps)", ""]
+        lines = [*self._headline(), ""]
         lines += self._moment("first divergence", self.first_divergence, self._divergence_values)
         lines += self._moment("first negative", self.first_negative, self._divergence_values)
         lines += self._moment("first misled reader", self.first_misled_reader, self._reader_values)
         lines += self._table()
         lines += [f"note: {row}" for row in self.notes]
         return "\n".join(lines)
+
+    def _headline(self) -> list[str]:
+        build = f"{'SMP' if self.smp else 'UP'} build, {self.cpus} CPU{'s' if self.cpus > 1 else ''}"
+        on = f"on {self.tape} ({build}, {self.steps:,} steps)"
+        until = "" if self.complete else f" up to @{self.steps}, where {self.ending},"
+        subject = f"{self.counter}: {self.scope}" if self.scope else self.counter
+        if self.found:
+            lines = [f"{self.counter} goes wrong {on}"]
+            if not self.complete:
+                lines.append(f"this is what is known up to @{self.steps}, where {self.ending}")
+            return lines
+        if not self.has_ghost:
+            return [f"no negative value of {self.counter} found (its true value is not known){until} {on}"]
+        lines = [f"{subject} stays true {on}" if self.complete else f"{subject} is true{until} {on}"]
+        if self.scope:
+            others = "zones" if self.scope == "the global sum" else "other rows"
+            lines.append(f"(only {self.scope} was asked for; the {others} shown may differ)")
+        return lines
 
     def _moment(self, title: str, moment: Moment | None, values: Any) -> list[str]:
         if moment is None:
@@ -165,8 +195,9 @@ class DivergenceReport:
     def _table(self) -> list[str]:
         if not self.balances:
             return []
-        width = max(len(row.name) for row in self.balances)
-        lines = ["", f"at the end: {'':<{max(0, width - 12)}}  counter  true count"]
+        title = "at the end:" if self.complete else f"at @{self.steps}:"
+        width = max(len(title), *(len(row.name) for row in self.balances))
+        lines = ["", f"{title:<{width}}  counter  true count"]
         for row in self.balances:
             truth = "-" if row.expected is None else str(row.expected)
             error = f"  ({row.error:+})" if row.error else ""

@@ -91,15 +91,16 @@ class ZoneLayout:
         lvalue = counter_lvalue(self._symbols, text)
         for item in self.items.items():
             number = (item[1], item[0])
-            if lvalue.address == self._word_address("vm_stat", item[1]):
+            if self._is_word(lvalue, "vm_stat", item[1]):
                 return Target(text, number, whole=True, lvalue=lvalue)
             for index in range(len(self.zones)):
-                if lvalue.address == self._word_address(f"contig_page_data.node_zones[{index}].vm_stat", item[1]):
+                if self._is_word(lvalue, f"contig_page_data.node_zones[{index}].vm_stat", item[1]):
                     return Target(text, number, watched_zone=index, lvalue=lvalue)
         return Target(text, None, lvalue=lvalue)
 
-    def _word_address(self, array: str, item: int) -> int:
-        return self._symbols.lvalue(f"{array}[{item}]").address
+    def _is_word(self, lvalue: Lvalue, array: str, item: int) -> bool:
+        word = self._symbols.lvalue(f"{array}[{item}]")
+        return (lvalue.address, lvalue.size_bytes) == (word.address, word.size_bytes)
 
     def counters(self, item: tuple[int, str], watched_zone: int | None, *, whole: bool) -> list[Counter]:
         """One counter of `item` per zone, then the sum over all zones, watched as a `Target` says."""
@@ -130,16 +131,16 @@ class ZoneLayout:
 
 
 def counter_lvalue(symbols: Symbols, text: str) -> Lvalue:
-    """The lvalue that `text` names, which must be as large as a number. Raises ExpressionError, UsageError."""
-    lvalue = symbols.lvalue(text)
+    """The integer that `text` names. Raises ExpressionError (also for pointers and structures), UsageError."""
+    lvalue = symbols.lvalue(text, integer=True)
     if lvalue.size_bytes not in (1, 2, 4, 8):
         raise UsageError(f"'{text}' has {lvalue.size_bytes} bytes; a counter has 1, 2, 4 or 8")
     return lvalue
 
 
-def place_of(lvalue: Lvalue, phys_of: Callable[[int], int]) -> Place:
-    """An lvalue's place in physical memory. Raises UsageError if it is not mapped."""
+def place_of(lvalue: Lvalue, phys_of: Callable[[int], int], *, signed: bool = True) -> Place:
+    """An lvalue's place in physical memory; zone counters are signed. Raises UsageError if it is not mapped."""
     phys = phys_of(lvalue.address)
     if phys < 0:
         raise UsageError(f"'{lvalue.text}' at {lvalue.address:#x} is not mapped when recording starts")
-    return Place(phys, lvalue.size_bytes)
+    return Place(phys, lvalue.size_bytes, signed=signed)

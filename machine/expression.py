@@ -302,9 +302,14 @@ def registers_of(names: Iterable[str]) -> str:
 
 
 class Evaluator:
-    """Evaluates nodes over `program` (a drgn.Program) and the `registers` of one CPU (name -> value, lower case)."""
+    """Evaluates nodes over `program` (a drgn.Program) and the `registers` of one CPU (name -> value, lower case).
 
-    def __init__(self, program: Any, registers: Mapping[str, int]) -> None:
+    Args:
+        bounded: refuse indices outside of arrays of fixed size, as one wants where a place is named, not looked at.
+    """
+
+    def __init__(self, program: Any, registers: Mapping[str, int], *, bounded: bool = False) -> None:
+        self._bounded = bounded
         self._program = program
         self._registers = registers
 
@@ -335,7 +340,7 @@ class Evaluator:
             case Member(value, name):
                 return self._evaluate(value).member_(name)
             case Index(value, index):
-                return self._evaluate(value)[int(self._evaluate(index))]
+                return self._element(self._evaluate(value), int(self._evaluate(index)))
             case Cast(type_name, value):
                 return drgn.cast(self._type(type_name), self._evaluate(value))
             case SizeOfType(type_name):
@@ -348,6 +353,13 @@ class Evaluator:
                 return self._int(bool(self._evaluate(left)) or bool(self._evaluate(right)))
             case Binary(op, left, right):
                 return self._binary(op, self._evaluate(left), self._evaluate(right))
+
+    def _element(self, array: Any, index: int) -> Any:
+        kind = array.type_.unaliased()
+        # Length 0 or none: a flexible array, whose length the type does not tell.
+        if self._bounded and kind.kind == drgn.TypeKind.ARRAY and kind.length and not 0 <= index < kind.length:
+            raise ExpressionError(f"index {index} is outside of an array of {kind.length} elements")
+        return array[index]
 
     def _named(self, name: str) -> Any:
         try:

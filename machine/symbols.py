@@ -14,13 +14,14 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 import drgn
 from elftools.elf.elffile import ELFFile
 
-from machine.errors import ExpressionError, ImageError, RacetapeError
+from machine.errors import ExpressionError, ImageError, RacetapeError, UsageError
 from machine.expression import Evaluator, Node, Parser
 
 GUEST_ROOT: Final = Path(__file__).resolve().parent / "guest"
@@ -303,9 +304,15 @@ class Symbols:
         """
         return Evaluator(self.program, registers or {}).evaluate(self.parse(text))
 
-    def lvalue(self, text: str, registers: Mapping[str, int] | None = None) -> Lvalue:
-        """The place in memory that `text` names. Raises ExpressionError, also for values and bit-fields."""
-        value = self.evaluate(text, registers)
+    def lvalue(self, text: str, registers: Mapping[str, int] | None = None, *, integer: bool = False) -> Lvalue:
+        """The place in memory that `text` names.
+
+        Args:
+            integer: accept integers and structures around one integer (`atomic_t`) only.
+        Raises:
+            ExpressionError: also for values, bit-fields, and indices outside of arrays of fixed size.
+        """
+        value = Evaluator(self.program, registers or {}, bounded=True).evaluate(self.parse(text))
         if value.address_ is None:
             raise ExpressionError(f"'{text}' is a value, not a place in memory")
         if value.bit_field_size_ is not None:
@@ -318,6 +325,9 @@ class Symbols:
         except TypeError as error:
             raise ExpressionError(f"'{text}' has a type without size") from error
         inner = _unwrap(value.type_)
+        if integer and inner.kind not in (drgn.TypeKind.INT, drgn.TypeKind.BOOL, drgn.TypeKind.ENUM):
+            what = "a pointer" if inner.kind == drgn.TypeKind.POINTER else f"of type {value.type_.type_name()}"
+            raise ExpressionError(f"'{text}' is {what}, not an integer")
         signed = inner.kind == drgn.TypeKind.INT and bool(inner.is_signed)
         return Lvalue(value.address_, size_bytes, signed, text)
 
@@ -368,6 +378,26 @@ class Symbols:
         if first > len(rows):
             raise ImageError(f"'{file}' has only {len(rows)} lines")
         return list(enumerate(rows[first - 1 : line + context], first))
+
+
+def find_source(name: str) -> str:
+    """The guest source file, relative to the guest's root, that `name` means: its path, or the unique end of one.
+
+    Raises UsageError, naming what comes close.
+    """
+    files = sorted(
+        str(row.relative_to(GUEST_ROOT)) for row in GUEST_ROOT.rglob("*") if row.suffix in (".c", ".h", ".S")
+    )
+    if name in files:
+        return name
+    found = [row for row in files if row.endswith("/" + name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"'{name}' is ambiguous: {', '.join(found)}")
+    names = {row: row for row in files} | {os.path.basename(row): row for row in files}
+    close = list(dict.fromkeys(names[row] for row in get_close_matches(name, names)))
+    raise UsageError(f"no source file '{name}'" + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 
 def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import drgn
@@ -9,6 +10,7 @@ import drgn
 from debugger.commands.arguments import complete_symbol, count_of, nothing
 from debugger.registry import REGISTRY
 from machine.errors import ExpressionError, ImageError, UsageError
+from machine.symbols import find_source
 from traces import Event
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ NAMES_64 = (
 )  # fmt: skip
 NAMES_SYSTEM = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4", "cpl")
 LIST_LINES = 10
+_RANGE = re.compile(r"(?:(?P<file>[^:,]+):)?\s*(?P<first>[0-9]{0,9})\s*,\s*(?P<last>[0-9]{0,9})")
 EVENT_STEPS_DEFAULT = 8
 EVENT_STEPS_MAX = 2000
 
@@ -102,18 +105,21 @@ def backtrace(session: Session, arguments: str) -> str:
 
 
 @REGISTRY.command(
-    "list", arguments="[LINE | FILE:LINE | FUNCTION | -]", shortest="l", topic=TOPIC, complete=complete_symbol,
-    repeats=True, examples=("list", "list acct_isolated", "list mm/compaction.c:231", "l -"),
+    "list", arguments="[[FILE:]LINE[,LAST] | FUNCTION | *ADDRESS | -]", shortest="l", topic=TOPIC,
+    complete=complete_symbol, repeats=True,
+    examples=("list", "list acct_isolated", "list compaction.c:231", "list 5,9", "list *$eip", "l -"),
 )  # fmt: skip
 def list_(session: Session, arguments: str) -> str:
     """Show source text around a place, by default this one; again: the lines that follow.
-    `list -` shows the lines before those shown last."""
+    A file may be named without its folder. `list -` shows the lines before those shown last."""
     state = session.listing
     text = arguments.strip()
     if text == "-" and state.file:
         if state.first_line <= 1:
             raise UsageError(f"list: {state.file} was shown from its first line on")
         return _lines(session, state.file, max(1, state.first_line - LIST_LINES), state.first_line - 1)
+    if "," in text:
+        return _lines(session, *_range(session, text))
     if text and text != "-":
         places = _places(session, text)
     elif state.file and state.next_line:
@@ -136,8 +142,13 @@ def _places(session: Session, text: str) -> list[tuple[str, int]]:
     file, colon, line = text.rpartition(":")
     if line.isascii() and line.isdigit():
         if not colon:
-            file = session.listing.file or session.frame().file
-        return [(file, max(1, int(line)))]
+            return [(_current_file(session), max(1, int(line)))]
+        return [(find_source(file.strip()), max(1, int(line)))]
+    if text.startswith("*"):
+        frame = session.symbols.frames(session.integer(text[1:]))[0]
+        if not frame.file:
+            raise UsageError(f"no source is known for '{text}'")
+        return [(frame.file, frame.line)]
     places = session.symbols.definitions(text)
     if places:
         return places
@@ -145,6 +156,26 @@ def _places(session: Session, text: str) -> list[tuple[str, int]]:
     if not frame.file:
         raise UsageError(f"no source is known for '{text}'")
     return [(frame.file, frame.line)]
+
+
+def _current_file(session: Session) -> str:
+    file = session.listing.file or session.frame().file
+    if not file:
+        raise UsageError(f"no source is known for {session.symbols.symbolise(session.pc)}")
+    return file
+
+
+def _range(session: Session, text: str) -> tuple[str, int, int]:
+    """(file, first line, last line) of `FIRST,LAST`; one of the two may be missing. Raises UsageError."""
+    match = _RANGE.fullmatch(text)
+    if match is None or not (match["first"] or match["last"]):
+        raise UsageError(f"list: '{text}' is no range; write LINE,LAST or FILE:LINE,LAST")
+    file = find_source(match["file"].strip()) if match["file"] else _current_file(session)
+    first = int(match["first"] or max(1, int(match["last"]) - LIST_LINES + 1))
+    last = int(match["last"] or first + LIST_LINES - 1)
+    if not 1 <= first <= last:
+        raise UsageError(f"list: there are no lines {first} to {last}")
+    return file, first, last
 
 
 def _lines(session: Session, file: str, first: int, last: int) -> str:

@@ -50,11 +50,12 @@ def number_text(value: int, letter: str, size_bytes: int, session: Session) -> s
 def examine(session: Session, arguments: str) -> str:
     """Show memory at a linear address as the selected CPU would load it.
     N is a count; F a format: x hex, d signed, u unsigned, o octal, t binary, c character, a address, i instruction,
-    s string; U a unit: b 1, h 2, w 4, g 8 bytes. Format and unit are remembered; an empty line goes on."""
+    s string; U a unit: b 1, h 2, w 4, g 8 bytes. Format and unit are remembered (c alone means b, a an address);
+    an empty line goes on."""
     form, rest = take_format(arguments, NUMBER_LETTERS + "is", "x")
     state = session.examination
     letter = form.letter or state.format
-    size_bytes = form.size_bytes or state.size_bytes
+    size_bytes = form.size_bytes or _unit(session, form.letter) or state.size_bytes
     count = 1 if form.count is None else form.count
     if not 1 <= count <= COUNT_MAX:
         raise UsageError(f"x: the count is 1 to {COUNT_MAX}")
@@ -68,6 +69,11 @@ def examine(session: Session, arguments: str) -> str:
     else:
         lines, state.address = _numbers(session, address, count, letter, size_bytes)
     return "\n".join(lines)
+
+
+def _unit(session: Session, letter: str | None) -> int | None:
+    """The unit in bytes that a format letter implies, as gdb has it; None: that of the last `x`."""
+    return {"c": 1, "a": session.symbols.bits // 8}.get(letter or "")
 
 
 def _label(session: Session, address: int, size_bytes: int | None = None) -> str:
@@ -124,7 +130,11 @@ def _strings(session: Session, address: int, count: int) -> tuple[list[str], int
 
 @REGISTRY.command(
     "print", arguments="[/F] EXPRESSION", shortest="p", aliases=("inspect",), topic=TOPIC, complete=complete_symbol,
-    examples=("print contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]", "p/x $eflags", "p *zone_table[0]"),
+    examples=(
+        "print contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]",
+        "p/x $eflags",
+        "p *contig_page_data.node_zones[0].zone_pgdat",
+    ),
 )  # fmt: skip
 def print_(session: Session, arguments: str) -> str:
     """Show the value of a C expression over the guest's symbols, at this moment.

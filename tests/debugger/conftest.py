@@ -100,7 +100,7 @@ class Scripted:
     exact = False
 
     def new_run(self, machine: Machine, seed: int) -> None:
-        self._batches = [plan((RUN, 0, 6, HOLD), (DRAIN, 0, 1), (RUN, 1, 9)), auto()]
+        self._batches = [plan((RUN, 0, 6, HOLD), (DRAIN, 0, 1), (RUN, 1, 9), (RUN, 0, 100), (RUN, 1, 100)), auto()]
 
     def choose(self, machine: Machine) -> RecordArray:
         return self._batches.pop(0) if self._batches else plan()

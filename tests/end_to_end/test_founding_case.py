@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from racetape.cli import main
+from traces import Tape, TapeWriter
 
 Tapes = dict[tuple[str, str, str], Path]
 FIX = "fix-7454f4ba40b4"
@@ -102,6 +103,37 @@ def test_a_single_zone_can_be_asked_for(tapes: Tapes, capsys: pytest.CaptureFixt
     status, global_count = ask(capsys, tape, "vm_stat[NR_ISOLATED_FILE]")
     assert status == 0
     assert global_count["first_divergence"] is None
+
+
+@pytest.mark.parametrize("counter", [" NR_ISOLATED_FILE ", "NR_ISOLATED_FILE"])
+def test_blanks_around_a_counter_do_not_matter(tapes: Tapes, capsys: pytest.CaptureFixture[str], counter: str) -> None:
+    status, answer = ask(capsys, tapes["wrong-zone-small", "buggy", "up-2level"], counter)
+    assert status == 1
+    assert (answer["counter"], answer["complete"], answer["has_ghost"]) == ("NR_ISOLATED_FILE", True, True)
+
+
+def test_an_unsigned_value_is_never_negative(tapes: Tapes, capsys: pytest.CaptureFixture[str]) -> None:
+    tape = tapes["wrong-zone-small", "buggy", "up-2level"]
+    status, answer = ask(capsys, tape, "*(unsigned char *)&current_task")
+    assert status == 0
+    assert answer["first_negative"] is None
+    assert not answer["has_ghost"]
+
+
+def test_an_interrupted_recording_is_not_called_true(
+    tapes: Tapes, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A run that did not get to the bug says how far its answer goes."""
+    path = tmp_path / "short.tape"
+    with Tape(tapes["wrong-zone-small", "buggy", "up-2level"]) as tape, TapeWriter(path) as writer:
+        writer.begin(tape.header, tape.image())
+        choices = next(iter(tape.choices()))
+        writer.choices(choices.records, choices.end_step, choices.state_hash)
+    capsys.readouterr()
+    assert main(["first-divergence", str(path), "--counter", "NR_ISOLATED_FILE"]) == 2
+    out, err = capsys.readouterr()
+    assert f"is true up to @{choices.end_step}, where the tape is cut" in out
+    assert err.count("\n") == 1
 
 
 def test_every_reported_moment_can_be_jumped_to(tapes: Tapes, capsys: pytest.CaptureFixture[str]) -> None:

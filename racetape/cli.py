@@ -146,6 +146,7 @@ def record(
             f"{summary.size_bytes:,} bytes"
         )
         click.echo(f"{summary.outcome}: {describe_stop(summary.stop, summary.exit_status)}")
+        click.echo("whether its counters are true, say:")
         for counter in row.counters:
             click.echo(f"    racetape first-divergence {summary.path} --counter {counter}")
     if summary.outcome == "failed":

@@ -52,10 +52,13 @@ class Summary:
 
     @property
     def outcome(self) -> str:
-        """ "passed" (clean exit), "failed" (guest BUG, triple fault, deadlock) or "inconclusive" (it did not end)."""
+        """ "ended" (clean exit), "failed" (guest BUG, triple fault, deadlock) or "inconclusive" (it did not end).
+
+        Whether the guest's counters are true is not judged here: that is what `first-divergence` is for.
+        """
         if self.stop in OPEN_STOPS:
             return "inconclusive"
-        return "passed" if self.stop == "exit" and self.exit_status == 0 else "failed"
+        return "ended" if self.stop == "exit" and self.exit_status == 0 else "failed"
 
 
 @dataclass(eq=False)

@@ -57,7 +57,7 @@ def test_a_run_that_stopped_halfway_leaves_nothing_behind(tmp_path: Path) -> Non
 @CPUS
 def test_summary_and_tape_agree(cpus: int, tmp_path: Path) -> None:
     summary = mini.prepared(cpus).record(tmp_path / "a.tape")
-    assert summary.outcome == "passed"
+    assert summary.outcome == "ended"
     assert summary.console == "ahello"
     assert summary.size_bytes == (tmp_path / "a.tape").stat().st_size
     with Tape(tmp_path / "a.tape") as tape:
@@ -85,7 +85,7 @@ def test_random_walk_uses_all_its_means(tmp_path: Path) -> None:
                 ops |= set(choices.records["op"].tolist())
     assert ops == {Op.RUN, Op.DRAIN, Op.IRQ, Op.CHOICE, Op.EVICT}
     assert consoles == {"ahello", "bhello", "chello"}
-    assert outcomes == {"passed", "failed"}  # the race is lost in some schedules, not in all
+    assert outcomes == {"ended", "failed"}  # the race is lost in some schedules, not in all
 
 
 def test_whole(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_every_ending_is_recorded_and_recorded_again(name: str, command_line: st
     prepared = mini.prepared.__wrapped__(1, command_line)
     summary = prepared.record(tmp_path / "a", strategy=name, seed=9)
     assert summary.stop == stop
-    assert summary.outcome == ("passed" if stop == "exit" else "failed")
+    assert summary.outcome == ("ended" if stop == "exit" else "failed")
     again = (tmp_path / "a").read_bytes()
     with Tape(tmp_path / "a") as tape:
         assert prepared.record(tmp_path / "b", strategy=Replay(tape), seed=9).stop == stop
@@ -252,7 +252,7 @@ def test_full_disk_leaves_a_good_tape(tmp_path: Path, monkeypatch: pytest.Monkey
         assert tape.end_step > prepared.ready_step
         assert verify(tape).ok
     # The machine is as good as before.
-    assert prepared.record(tmp_path / "b.tape").outcome == "passed"
+    assert prepared.record(tmp_path / "b.tape").outcome == "ended"
 
 
 CHILD = """

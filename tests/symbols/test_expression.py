@@ -115,3 +115,46 @@ def test_structures_are_no_integers(symbols: Symbols) -> None:
     with pytest.raises(ExpressionError, match="no integer"):
         symbols.value(symbols.evaluate("contig_page_data"))
     assert symbols.value(symbols.evaluate("vm_stat[0]")) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes", "signed"),
+    [
+        ("vm_stat[1]", 4, True),
+        ("contig_page_data.node_zones[1].start", 4, False),
+        ("*(unsigned char *)&hidden", 1, False),
+        ("small", 1, True),
+        (" hidden ", 4, True),
+    ],
+)
+def test_integer_lvalues(symbols: Symbols, text: str, size_bytes: int, signed: bool) -> None:
+    found = symbols.lvalue(text, integer=True)
+    assert (found.size_bytes, found.signed) == (size_bytes, signed)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("contig_page_data.node_zones[0].name", "is a pointer, not an integer"),
+        ("contig_page_data.node_zones[0].next", "is a pointer, not an integer"),
+        ("contig_page_data.node_zones[0]", "is of type struct zone, not an integer"),
+        ("vm_stat", "not an integer"),
+    ],
+)
+def test_no_integer_lvalue(symbols: Symbols, text: str, message: str) -> None:
+    symbols.lvalue(text)
+    with pytest.raises(ExpressionError, match=message):
+        symbols.lvalue(text, integer=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["vm_stat[3]", "vm_stat[1000000]", "vm_stat[-1]", "contig_page_data.node_zones[3].vm_stat[0]"]
+)
+def test_a_place_outside_of_its_array_is_none(symbols: Symbols, text: str) -> None:
+    symbols.evaluate(text)  # looking is allowed
+    with pytest.raises(ExpressionError, match=r"index -?\d+ is outside of an array of 3 elements"):
+        symbols.lvalue(text)
+
+
+def test_indices_of_pointers_have_no_bounds(symbols: Symbols) -> None:
+    assert symbols.lvalue("(&vm_stat[0])[5]").address == symbols.symbol("vm_stat").address + 20

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from machine.errors import ExpressionError, ImageError
-from machine.symbols import GUEST_ROOT, Symbols
+from machine.errors import ExpressionError, ImageError, UsageError
+from machine.symbols import GUEST_ROOT, Symbols, find_source
 
 
 def addr2line(path: Path, addresses: list[int]) -> dict[int, list[tuple[str, str, int]]]:
@@ -147,3 +147,15 @@ def test_source_paths_and_text(symbols: Symbols) -> None:
         symbols.source("/etc/passwd", 1)
     with pytest.raises(ImageError, match="not installed"):
         symbols.source("mm/nope.c", 1)
+
+
+def test_finding_source_files() -> None:
+    for name in ("mm/compaction.c", "compaction.c"):
+        assert find_source(name) == "mm/compaction.c"
+    with pytest.raises(UsageError, match=r"no source file 'compacton.c'; did you mean mm/compaction.c"):
+        find_source("compacton.c")
+    with pytest.raises(UsageError, match=r"is ambiguous: \S+/spinlock.h, \S+/spinlock.h"):
+        find_source("spinlock.h")
+    for name in ("", "../symbols.py", "/etc/passwd"):
+        with pytest.raises(UsageError, match="no source file"):
+            find_source(name)

@@ -1,7 +1,9 @@
 """Reports as text and JSON, and the failure families of docs and history."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +95,40 @@ def test_clean() -> None:
     assert not found.found
     assert "ITEM stays true" in found.text()
     assert [found.json()[key] for key in ("first_divergence", "first_negative", "first_misled_reader")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "headline"),
+    [
+        ({"ending": "the tape is cut"}, "ITEM is true up to @1000, where the tape is cut, on a b.tape ("),
+        (
+            {"ending": "the recording stops (interrupted)"},
+            "ITEM is true up to @1000, where the recording stops (interrupted), on",
+        ),
+        ({"has_ghost": False}, "no negative value of ITEM found (its true value is not known) on a b.tape ("),
+        (
+            {"has_ghost": False, "ending": "the tape is cut"},
+            "no negative value of ITEM found (its true value is not known) up to @1000, where the tape is cut, on",
+        ),
+        ({"scope": "the global sum"}, "ITEM: the global sum stays true on"),
+    ],
+)
+def test_the_headline_claims_no_more_than_is_known(changes: dict[str, Any], headline: str) -> None:
+    found = replace(report(), **changes)
+    text = found.text()
+    assert text.startswith(headline)
+    assert ("(only the global sum was asked for; the zones shown may differ)" in text) == ("scope" in changes)
+    assert ("at the end:" in text) == found.complete
+    data = found.json()
+    assert data["complete"] == ("ending" not in changes)
+    assert data["has_ghost"] == ("has_ghost" not in changes)
+    assert data["steps"] == 1000
+
+
+def test_what_goes_wrong_on_a_cut_tape_is_marked() -> None:
+    moment = Moment(step=1, cpu=0, function="f", file="", line=0, zone=None, value=-1, expected=None, pc=0)
+    text = replace(report(first_negative=moment), ending="the tape is cut").text()
+    assert text.splitlines()[:2] == [
+        "ITEM goes wrong on a b.tape (UP build, 1 CPU, 1,000 steps)",
+        "this is what is known up to @1000, where the tape is cut",
+    ]

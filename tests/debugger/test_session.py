@@ -165,6 +165,17 @@ def test_examine(session: Session) -> None:
     assert session.execute("x/1cb greeting").endswith("104 'h'")
 
 
+def test_characters_are_bytes_unless_a_unit_is_given(session: Session) -> None:
+    session.execute("seek ready")
+    for before in ("x/2i work", "x/2xw pairs", "x/dg pairs"):
+        session.execute(before)
+        assert session.execute("x/4c greeting").endswith("104 'h'\t101 'e'\t108 'l'\t108 'l'")
+    assert session.execute("").endswith("111 'o'")
+    assert session.execute("x/1cw greeting").count("'") == 2
+    assert session.execute("").count("\t") == 1
+    assert session.execute("x/a $esp").count("0x") >= 2
+
+
 def test_print(session: Session) -> None:
     session.execute("seek ready")
     assert session.execute("p/x pairs[1].low") == "0xffffffff"

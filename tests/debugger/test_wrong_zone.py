@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from debugger.divergence import first_divergence
 from debugger.prompt import run
+from debugger.registry import REGISTRY
 from debugger.report import DivergenceReport
 from debugger.session import Session
 from machine.errors import ExpressionError, RacetapeError
+from recorder.record import prepare
 from replayer import Timeline
 from traces import Tape, strip
 
@@ -264,3 +268,143 @@ def test_a_tape_that_ends_before_ready_says_so(wrong_zone: Record, tmp_path: Pat
     path.write_bytes(wrong_zone().read_bytes()[:cut])
     with pytest.raises(RacetapeError, match="before set-up is over"):
         ask(path)
+
+
+@pytest.mark.parametrize("counter", [f" {ITEM}", f"{ITEM} ", f"\t{ITEM} \t", f" {DMA} "])
+def test_blanks_around_a_counter_mean_nothing(wrong_zone: Record, counter: str) -> None:
+    assert ask(wrong_zone(), counter).json() == ask(wrong_zone(), counter.strip()).json()
+
+
+@pytest.mark.parametrize(
+    "counter",
+    [
+        "current_task", "contig_page_data.node_zones[0].lru[0].list", "contig_page_data.node_zones[0].lru[0]",
+        "vm_stat", "vm_stat[1000000]", "vm_stat[-1]", "contig_page_data.node_zones[3].vm_stat[0]",
+    ],
+)  # fmt: skip
+def test_only_integers_inside_their_arrays_are_counters(wrong_zone: Record, counter: str) -> None:
+    with pytest.raises(ExpressionError, match=r"not an integer|outside of an array"):
+        ask(wrong_zone(), counter)
+
+
+def test_an_unsigned_value_is_never_negative(wrong_zone: Record) -> None:
+    unsigned, signed = (ask(wrong_zone(), f"*({kind} char *)&current_task") for kind in ("unsigned", "signed"))
+    assert signed.first_negative is not None
+    assert not unsigned.found
+    assert unsigned.balances[0].value >= 0
+    assert any("never negative" in row for row in unsigned.notes)
+    assert "stays true" not in unsigned.text()
+    assert unsigned.json()["has_ghost"] is False
+
+
+def test_part_of_a_zone_counter_has_no_ghost(wrong_zone: Record) -> None:
+    assert not ask(wrong_zone(), f"*(unsigned char *)&{DMA}").has_ghost
+    assert ask(wrong_zone(), f"*(unsigned long *)&{DMA}").has_ghost
+
+
+def test_a_sum_that_stays_true_does_not_speak_for_its_zones(wrong_zone: Record) -> None:
+    text = ask(wrong_zone(), f"vm_stat[{ITEM}]").text()
+    assert text.startswith(f"vm_stat[{ITEM}]: the global sum stays true on ")
+    assert "the zones shown may differ" in text
+
+
+@pytest.fixture
+def cut_tape(wrong_zone: Record, tmp_path: Path) -> Path:
+    """The buggy recording without its footer."""
+    with Tape(wrong_zone()) as tape:
+        end = tape.chunks[-1].offset
+    path = tmp_path / "cut.tape"
+    path.write_bytes(wrong_zone().read_bytes()[:end])
+    return path
+
+
+def test_a_cut_tape_is_not_called_true(cut_tape: Path) -> None:
+    found = ask(cut_tape, "NR_FREE_PAGES")
+    assert found.text().startswith(f"NR_FREE_PAGES is true up to @{found.steps}, where the tape is cut, on ")
+    assert [found.json()[key] for key in ("complete", "has_ghost", "steps")] == [False, True, found.steps]
+
+
+def test_a_recording_that_stops_at_its_limit_is_not_called_true(tmp_path: Path) -> None:
+    path = tmp_path / "short.tape"
+    prepared = prepare("wrong-zone-small", "buggy", "up-2level")
+    replace(prepared, step_max=prepared.ready_step + 2000).record(path)
+    found = ask(path)
+    assert not found.complete
+    assert f"is true up to @{found.steps}, where the recording stops (step limit), on " in found.text()
+
+
+def test_debugging_a_cut_tape_says_so(cut_tape: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Tape(cut_tape) as tape:
+        line = f"racetape: {cut_tape}: the tape is cut; everything up to @{tape.end_step} is there\n"
+    assert run(cut_tape, ["print 1", "print 2"], batch=True) == 2
+    assert capsys.readouterr() == ("1\n2\n", line)
+    assert run(cut_tape, ["quit"]) == 0
+    assert capsys.readouterr().err == line
+
+
+def test_the_banner_comes_before_the_commands(
+    wrong_zone: Record, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("print 2\n"))
+    assert run(wrong_zone(), ["print 1"]) == 0
+    banner, *rest = capsys.readouterr().out.splitlines()
+    assert "'help' lists the commands" in banner
+    assert rest == ["1", "2"]
+
+
+EXAMPLES = [(row.name, line) for row in REGISTRY for line in row.examples]
+
+
+@pytest.mark.parametrize(("name", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+def test_every_example_of_the_help_works(wrong_zone: Record, name: str, line: str) -> None:
+    with Tape(wrong_zone("buggy", "smp2-2level")) as tape:
+        session = Session(tape)
+        # Something to delete, to go on with, and to go back and forward to.
+        for before in ("watch vm_stat[0]", "seek 70%", "list", "seek 80%", "seek 90%", "back"):
+            session.execute(before)
+        session.execute(line)
+        assert session.finished == (name == "quit")
+
+
+@pytest.mark.parametrize("text", ["compaction.c:129", "mm/compaction.c:129"])
+def test_list_finds_a_file_by_its_name(session: Session, text: str) -> None:
+    rows = session.execute(f"list {text}").splitlines()
+    assert [rows[0].split()[0], rows[-1].split()[0]] == ["124", "133"]
+
+
+def test_list_of_ranges_and_addresses(session: Session) -> None:
+    def numbers(line: str) -> list[int]:
+        return [int(row.replace("=>", "").split()[0]) for row in session.execute(line).splitlines()]
+
+    assert numbers("list compaction.c:5,9") == [5, 6, 7, 8, 9]
+    assert numbers("list") == list(range(10, 20))
+    assert numbers("list 30,31") == [30, 31]
+    assert numbers("list 40,") == list(range(40, 50))
+    assert numbers("list ,20") == list(range(11, 21))
+    assert numbers("list 7,7") == [7]
+    session.execute("seek ready")
+    assert any(row.startswith("=>") for row in session.execute("list *$eip").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("list compacton.c:129", "no source file 'compacton.c'; did you mean mm/compaction.c"),
+        ("list 9,5", "there are no lines 9 to 5"),
+        ("list 0,5", "there are no lines 0 to 5"),
+        ("list ,", "',' is no range"),
+        ("list a,b", "'a,b' is no range"),
+        ("list 999999,1000000", "has only"),
+        ("list *0x10", "no source is known for"),
+        ("list *", "an expression is missing"),
+    ],
+)
+def test_list_of_what_is_not_there(session: Session, line: str, message: str) -> None:
+    with pytest.raises(RacetapeError, match=message.replace("*", r"\*")):
+        session.execute(line)
+
+
+@pytest.mark.parametrize("text", ["vm_stat[1000000]", "vm_stat[-1]", "contig_page_data.node_zones[3].vm_stat[0]"])
+def test_watching_outside_of_an_array(session: Session, text: str) -> None:
+    with pytest.raises(ExpressionError, match="outside of an array"):
+        session.execute(f"watch {text}")

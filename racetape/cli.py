@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from machine.errors import RacetapeError
+from machine.errors import RacetapeError, UsageError
 
 if TYPE_CHECKING:
     # Imported where they are used: --help and a mistyped option should not wait for numpy and drgn.
@@ -119,6 +119,8 @@ def record(
     from racetape.progress import ticking
     from recorder import prepare
 
+    if seed and strategy == "default":
+        raise UsageError("--seed is for strategies that use chance: the default one makes no random choice")
     row = images.scenario(scenario)
     prepared = prepare(scenario, variant, configuration)
     with ticking("recording", row.step_max) as tick:

@@ -110,6 +110,7 @@ def test_stripped_tape_replays_in_another_process(
         ["record", "wrong-zone-small", "--config", "up-9level", "-o", "x.tape"],
         ["record", "wrong-zone-small", "--strategy", "luck", "-o", "x.tape"],
         ["record", "wrong-zone-small", "--seed", "minus", "-o", "x.tape"],
+        ["record", "wrong-zone-small", "--seed", "5", "-o", "x.tape"],
         ["record", "wrong-zone-small", "-o", "no/such/folder/x.tape"],
         ["record", "wrong-zone-small", "-o", "/dev/full"],
         ["record", "wrong-zone-small"],

@@ -1,0 +1,67 @@
+/* What the files of the Python face share: one file per Python type, and module.c. They translate, and decide nothing.
+ * Written against the limited API of Python 3.11. */
+#ifndef RACETAPE_PY_TYPES_H
+#define RACETAPE_PY_TYPES_H
+
+#define Py_LIMITED_API 0x030b0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "machine.h"
+
+#define KEYWORDS (METH_VARARGS | METH_KEYWORDS)
+
+struct module_state {
+	PyTypeObject *machine_type;
+	PyTypeObject *snapshot_type;
+	PyTypeObject *column_type;
+};
+
+struct machine_object {
+	PyObject_HEAD
+	struct machine *machine;
+	Py_ssize_t exports; /* buffers that point into the tap */
+};
+
+struct snapshot_object {
+	PyObject_HEAD
+	struct machine_object *owner;
+	struct snapshot *snapshot;
+};
+
+/* One column of the tap, as a buffer that keeps the machine alive. */
+struct column_object {
+	PyObject_HEAD
+	struct machine_object *owner;
+	void *data;
+	Py_ssize_t shape;
+	Py_ssize_t item_size;
+};
+
+extern PyType_Spec column_spec, snapshot_spec, machine_spec;
+
+static inline struct module_state *state_of(PyObject *self)
+{
+	return PyType_GetModuleState(Py_TYPE(self));
+}
+
+static inline struct machine *machine_of(PyObject *self)
+{
+	return ((struct machine_object *)self)->machine;
+}
+
+/* The end of every type's dealloc. */
+static inline void object_free(PyObject *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+	freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+	release(self);
+	Py_DECREF(type);
+}
+
+/* A memoryview of one column of the tap, which keeps the machine `owner` alive. */
+PyObject *column_create(PyObject *owner, void *data, size_t count, size_t item_size);
+/* Takes a snapshot of the machine `owner`. */
+PyObject *snapshot_create(PyObject *owner);
+
+#endif

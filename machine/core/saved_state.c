@@ -1,0 +1,88 @@
+#include "saved_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "flags.h"
+#include "memory.h"
+
+struct state_header {
+	uint32_t version;
+	uint32_t cpu_count;
+	uint64_t step;
+	struct platform_state platform;
+};
+
+size_t saved_state_size(const struct machine *m)
+{
+	return sizeof(struct state_header) + m->cpu_count * sizeof(struct cpu_state);
+}
+
+void saved_state_write(struct machine *m, uint8_t *to)
+{
+	struct state_header header = {STATE_VERSION, m->cpu_count, m->step, m->s};
+	memcpy(to, &header, sizeof(header));
+	to += sizeof(header);
+	for (uint32_t i = 0; i < m->cpu_count; i++, to += sizeof(struct cpu_state)) {
+		flags_canonicalise(&m->cpus[i]);
+		memcpy(to, &m->cpus[i].s, sizeof(struct cpu_state));
+	}
+}
+
+/* What comes from a file may be anything: only what the core relies on for its own safety is checked. */
+static bool cpu_state_valid(const struct cpu_state *s)
+{
+	bool valid = s->store_count <= STORE_BUFFER_SLOTS && s->waiting <= WAIT_CHOICE && s->gpr[GPR_ZERO] == 0 &&
+		     s->cf <= 1 && s->of <= 1 && !(s->rflags & FLAGS_ARITHMETIC);
+	for (uint32_t i = 0; valid && i < STORE_BUFFER_SLOTS; i++)
+		valid = i < s->store_count ? s->store[i].size >= 1 && s->store[i].size <= 8 : s->store[i].size == 0;
+	return valid;
+}
+
+static bool stores_in_ram(const struct machine *m, const struct cpu_state *s)
+{
+	for (uint32_t i = 0; i < s->store_count; i++)
+		if (!memory_contains(&m->memory, s->store[i].phys, s->store[i].size))
+			return false;
+	return true;
+}
+
+static bool frames_aligned(const struct cpu_state *s)
+{
+	for (int i = 0; i < TLB_SMALL_SLOTS; i++)
+		if (s->tlb_small[i].frame & (PAGE_SIZE - 1))
+			return false;
+	for (int i = 0; i < TLB_LARGE_SLOTS; i++)
+		if (s->tlb_large[i].frame & (PAGE_SIZE - 1))
+			return false;
+	return true;
+}
+
+enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from, size_t size)
+{
+	struct state_header header;
+	if (size != saved_state_size(m))
+		return SAVED_STATE_INVALID;
+	memcpy(&header, from, sizeof(header));
+	if (header.version != STATE_VERSION || header.cpu_count != m->cpu_count)
+		return SAVED_STATE_INVALID;
+	size_t states_size = m->cpu_count * sizeof(struct cpu_state);
+	struct cpu_state *states = malloc(states_size);
+	if (!states)
+		return SAVED_STATE_NO_MEMORY;
+	memcpy(states, from + sizeof(header), states_size);
+	bool valid = true;
+	for (uint32_t i = 0; valid && i < m->cpu_count; i++)
+		valid = cpu_state_valid(&states[i]) && stores_in_ram(m, &states[i]) && frames_aligned(&states[i]);
+	if (valid) {
+		m->step = header.step;
+		m->s = header.platform;
+		m->auto_cpu = 0;
+		for (uint32_t i = 0; i < m->cpu_count; i++) {
+			m->cpus[i].s = states[i];
+			cpu_refresh(&m->cpus[i]);
+		}
+	}
+	free(states);
+	return valid ? SAVED_STATE_OK : SAVED_STATE_INVALID;
+}

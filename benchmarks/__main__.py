@@ -1,102 +1,156 @@
-"""Instructions a second on the `wrong-zone` guest, with and without the event tap, beside unicorn.
+"""Speed of racetape beside the unicorn emulator, both on the same guest code in the same run.
 
-Both run the same image from reset to the tracepoint `ready`. Unicorn is driven from Python, as its package offers it.
+Every round measures everything once, one after the other; what is printed are medians over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import struct
-import time
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
-from benchmarks.peer import Peer, best
-from machine import _core, images
-from machine._core import Machine
-from recorder.record import ready_identifier
+import unicorn
 
-SCENARIO: Final = "wrong-zone"
-MILLION: Final = 1_000_000
-PLAN: Final = struct.pack("<BBHIQ", _core.AUTO, 0, 0, 0, 1 << 62)
+from benchmarks import guests, peer
+from benchmarks.guests import Guest
+from benchmarks.racetape_runs import compare_end
+from benchmarks.rows import TASKS, Round, Task, speed, summary, table
+from benchmarks.worker import Worker
 
-
-def boot(scenario: images.Scenario, image: bytes) -> Machine:
-    """A machine about to execute the image's first instruction."""
-    machine = Machine(cpus=scenario.configuration().cpus, ram_bytes=scenario.ram_bytes)
-    images.boot(machine, image, scenario.command_line)
-    machine.stop_at_trace = ready_identifier(image)
-    return machine
+ROUNDS: Final = 5
+WORKLOAD_ROUNDS: Final = 2000
+WORKLOAD_ROUNDS_QUICK: Final = 400
 
 
-def run(machine: Machine, *, tap: bool) -> tuple[float, int]:
-    """Seconds of CPU time to `ready`, and events made on the way (each chunk dropped when full)."""
-    machine.tap = tap
-    events = index = done = 0
-    started = time.process_time()
-    while True:
-        stop, index, done = machine.execute(PLAN, index=index, done=done)
-        if tap:
-            events += machine.events()[0]
-            machine.events_clear()
-        if stop != "events":
-            break
-    elapsed_s = time.process_time() - started
-    if stop != "trace":
-        raise RuntimeError(f"the guest stopped with {stop} at step {machine.step}")
-    return elapsed_s, events
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a fifth of the length, without tape and boot: < 20 s")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds (default %(default)s)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TASK", help="only these tasks: " + ", ".join(t.name for t in TASKS)
+    )
+    parser.add_argument("--against", metavar="CORE", help="a second build of the core (_core*.so) to take turns with")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the figures of every round")
+    return parser.parse_args()
 
 
-def measure(rounds: int) -> dict[str, Any]:
-    """All figures: million instructions a second, and ratios within this run."""
-    scenario = images.scenario(SCENARIO)
-    image = images.image_bytes(scenario.image())
-    probe = boot(scenario, image)
-    _, events = run(probe, tap=True)
-    steps, until = probe.step, probe.registers(0)["rip"]
+def peer_length(folder: Path, name: str) -> int:
+    """Instructions of a guest that the peer runs, too. Raises RuntimeError if they differ in their last memory."""
+    guest = Guest.read(folder, name)
+    dump = folder / "dump"
+    peer.run_unicorn(folder, guest, "plain", dump)
+    instructions, same = compare_end(folder, guest, dump)
+    dump.unlink()
+    if not same:
+        raise RuntimeError(f"racetape and unicorn end {name} with different memory")
+    return instructions
 
-    def peer(hooked: bool) -> float:
-        other = Peer(image, scenario.ram_bytes, scenario.command_line)
-        if hooked:
-            other.hook_memory()
-        return other.run(until)
 
-    seconds = {
-        "racetape": best(lambda: run(boot(scenario, image), tap=False)[0], rounds),
-        "racetape, every event in memory": best(lambda: run(boot(scenario, image), tap=True)[0], rounds),
-        "unicorn": best(lambda: peer(False), rounds),
-        "unicorn, memory hooks in Python": peer(True),
-    }
-    speed = {name: steps / elapsed_s / MILLION for name, elapsed_s in seconds.items()}
+def measure(folder: Path, task: Task, worker: Worker, length: int) -> dict[str, float]:
+    """One task; `length` is the number of instructions that a peer executes."""
+    if task.runner == "racetape":
+        return worker.measure(task.what, task.guest)
+    guest = Guest.read(folder, task.guest)
+    if task.runner == "native":
+        return {"seconds": peer.run_native(folder, guest), "instructions": length}
+    run = peer.run_unicorn(folder, guest, task.what)
+    return {"seconds": run.seconds, "instructions": length, "events": run.accesses}
+
+
+def run_rounds(folder: Path, tasks: list[Task], count: int, workers: list[Worker]) -> list[list[Round]]:
+    """The rounds as each worker saw them. Peers run once a round and count for every worker."""
+    lengths = {task.guest: 0 for task in tasks if task.runner != "racetape"}
+    for guest in lengths:
+        lengths[guest] = peer_length(folder, guest)
+    rounds: list[list[Round]] = [[{} for _ in range(count)] for _ in workers]
+    for number in range(count):
+        for task in tasks:
+            # Who goes first changes from round to round.
+            for i in range(len(workers)):
+                which = (number + i) % len(workers)
+                if task.runner == "racetape" or i == 0:
+                    figures = measure(folder, task, workers[which], lengths.get(task.guest, 0))
+                rounds[which][number][task.name] = figures
+    return rounds
+
+
+@contextmanager
+def prepared(tasks: list[Task], workload_rounds: int, cores: list[str | None]) -> Iterator[tuple[Path, list[Worker]]]:
+    """A folder with everything built, and a worker for each build of the core."""
+    with tempfile.TemporaryDirectory(prefix="racetape-bench-") as name:
+        folder = Path(name)
+        guests.build_workload(folder, workload_rounds)
+        peer.build_driver(folder)
+        if any(task.guest == "boot" for task in tasks):
+            guests.build_boot(folder)
+        workers = [Worker(folder, core) for core in cores]
+        try:
+            yield folder, workers
+        finally:
+            for worker in workers:
+                worker.close()
+
+
+def about() -> dict[str, str]:
+    """Where and when this was measured."""
+    root = Path(__file__).parent.parent
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False
+    )
+    models = [
+        row.split(":")[1].strip() for row in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in row
+    ]
     return {
-        "instructions": steps,
-        "events": events,
-        "million_instructions_per_second": {name: round(value, 2) for name, value in speed.items()},
-        "ratios": {
-            "racetape / unicorn": round(speed["racetape"] / speed["unicorn"], 2),
-            "racetape recording / unicorn": round(speed["racetape, every event in memory"] / speed["unicorn"], 2),
-            "racetape recording / unicorn with hooks": round(
-                speed["racetape, every event in memory"] / speed["unicorn, memory hooks in Python"], 1
-            ),
-            "racetape recording / racetape": round(speed["racetape, every event in memory"] / speed["racetape"], 2),
-        },
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "commit": commit.stdout.strip(),
+        "machine": f"{len(models)} x {models[0] if models else platform.machine()}",
+        "python": platform.python_version(),
+        "unicorn": unicorn.__version__,
+        "core": os.environ.get("RACETAPE_CORE", "installed"),
+    }
+
+
+def compared(workers_rounds: list[list[Round]]) -> dict[str, float]:
+    """Medians of the speed of the second build over that of the first, by task."""
+    first, second = workers_rounds
+    names = [task.name for task in TASKS if task.runner == "racetape" and task.label and task.name in first[0]]
+    return {
+        name: round(median(speed(b[name]) / speed(a[name]) for a, b in zip(first, second, strict=True)), 3)
+        for name in names
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement; the fastest counts")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    arguments = parser.parse_args()
-    figures = measure(arguments.rounds)
+    arguments = parse()
+    tasks = [task for task in TASKS if task.quick or not arguments.quick]
+    if arguments.only:
+        tasks = [task for task in TASKS if task.name in arguments.only]
+    cores = [os.environ.get("RACETAPE_CORE"), *([arguments.against] if arguments.against else [])]
+    length = WORKLOAD_ROUNDS_QUICK if arguments.quick else WORKLOAD_ROUNDS
+    with prepared(tasks, length, cores) as (folder, workers):
+        rounds = run_rounds(folder, tasks, arguments.rounds, workers)
+    result: dict[str, Any] = {"about": about(), **summary(rounds[0])}
+    if arguments.against:
+        result["against"] = {"core": arguments.against, **summary(rounds[1]), "over_first": compared(rounds)}
     if arguments.json:
-        print(json.dumps(figures, indent=2))
+        print(json.dumps(result | {"rounds": rounds}, indent=1))
         return
-    print(f"{SCENARIO} guest, reset to ready: {figures['instructions']:,} steps, {figures['events']:,} events")
-    for name, value in figures["million_instructions_per_second"].items():
-        print(f"  {name:<36} {value:>10.2f} Mi/s")
-    for name, value in figures["ratios"].items():
-        print(f"  {name:<44} {value:>6}x")
+    print(", ".join(f"{key} {value}" for key, value in result["about"].items()), end="\n\n")
+    print(table(result))
+    if arguments.against:
+        print(f"\n== {arguments.against}\n\n{table(result['against'])}\n\nits speed over that of the first:")
+        for name, ratio in result["against"]["over_first"].items():
+            print(f"  {name:<20}{ratio:>8.3f}x")
 
 
 if __name__ == "__main__":

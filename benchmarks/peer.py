@@ -1,65 +1,65 @@
-"""The peer: the unicorn emulator (QEMU's translator as a library) on the same guest image."""
+"""The peers: the unicorn emulator (QEMU's translator as a library) driven from C, and the CPU itself."""
 
 from __future__ import annotations
 
-import io
-import struct
-import time
-from collections.abc import Callable
-from typing import Any, Final
+import resource
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import unicorn
-from elftools.elf.elffile import ELFFile
-from unicorn import x86_const
 
-BOOT_PARAMS: Final = 0x10000
-APIC_BASE: Final = 0xFEE00000
-PAGE_BYTES: Final = 4096
+from benchmarks.guests import Guest, gcc
+
+DRIVER_SOURCE: Final = Path(__file__).with_name("unicorn_driver.c")
+NATIVE_FACTOR: Final = 20
+"""The native run is so much longer, since the system's clock for children counts in larger pieces."""
 
 
-class Peer:
-    """Boots an image as docs/platform.md says and runs it up to a linear address.
+@dataclass(frozen=True)
+class PeerRun:
+    """CPU time of one run, and what its hooks saw (0 without)."""
 
-    Args:
-        image: the ELF file.
-        ram_bytes: size of RAM in bytes.
-        command_line: of the guest.
+    seconds: float
+    instructions: int
+    accesses: int
+
+
+def build_driver(folder: Path) -> None:
+    """Compile the driver against the library that the Python package ships. Raises RuntimeError."""
+    package = Path(unicorn.__file__).parent
+    library = next((package / "lib").glob("libunicorn.so*"))
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    gcc(["-O2", *warnings, f"-I{package / 'include'}", DRIVER_SOURCE, library, f"-Wl,-rpath,{library.parent}",
+         "-o", folder / "unicorn_driver"])  # fmt: skip
+
+
+def run_unicorn(folder: Path, guest: Guest, mode: str, dump: Path | None = None) -> PeerRun:
+    """Run a guest from reset to its end; `mode` is "plain", "hooks" or "values" (see the driver).
+
+    `dump` gets the RAM afterwards. Raises RuntimeError if the run goes astray.
     """
-
-    def __init__(self, image: bytes, ram_bytes: int, command_line: str) -> None:
-        self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-        self.uc.mem_map(0, ram_bytes)
-        self.uc.mem_map(APIC_BASE, PAGE_BYTES)
-        elf = ELFFile(io.BytesIO(image))
-        for segment in elf.iter_segments("PT_LOAD"):
-            self.uc.mem_write(segment["p_paddr"], segment.data())
-        params = struct.pack("<4sIII240s", b"RTBP", 1, 1, ram_bytes, command_line.encode())
-        self.uc.mem_write(BOOT_PARAMS, params)
-        self.uc.reg_write(x86_const.UC_X86_REG_ESI, BOOT_PARAMS)
-        self.uc.reg_write(x86_const.UC_X86_REG_EFLAGS, 2)
-        self.entry: int = elf.header["e_entry"]
-        self.accesses = 0
-
-    def hook_memory(self) -> None:
-        """Have unicorn report every load and store to a Python function, as a recorder would need."""
-
-        def seen(_uc: Any, _access: int, _address: int, _size: int, _value: int, _user: Any) -> None:
-            self.accesses += 1
-
-        kinds = unicorn.UC_HOOK_MEM_READ | unicorn.UC_HOOK_MEM_WRITE
-        self.uc.hook_add(kinds, seen)
-
-    def run(self, until: int) -> float:
-        """Seconds of CPU time until the linear address `until` is reached."""
-        started = time.process_time()
-        self.uc.emu_start(self.entry, until)
-        elapsed_s = time.process_time() - started
-        reached = self.uc.reg_read(x86_const.UC_X86_REG_EIP)
-        if reached != until:
-            raise RuntimeError(f"the peer stopped at {reached:#x}, not at {until:#x}")
-        return elapsed_s
+    assert guest.until
+    command = [
+        folder / "unicorn_driver",
+        folder / f"{guest.name}.load",
+        guest.ram_bytes,
+        guest.entry,
+        guest.until,
+        mode,
+    ]
+    done = subprocess.run([*map(str, command), *([str(dump)] if dump else [])], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"unicorn on {guest.name}: {done.stderr.strip()[:300] or f'status {done.returncode}'}")
+    seconds, instructions, accesses = done.stdout.split()
+    return PeerRun(float(seconds), int(instructions), int(accesses))
 
 
-def best(measure: Callable[[], float], rounds: int) -> float:
-    """The fastest of several rounds, in seconds: what the code costs when nothing else interferes."""
-    return min(measure() for _ in range(rounds))
+def run_native(folder: Path, guest: Guest) -> float:
+    """CPU seconds of the same C code as an ordinary process, for one run's length."""
+    rounds = int(guest.command_line) * NATIVE_FACTOR
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([str(folder / "native"), str(rounds)], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / NATIVE_FACTOR

@@ -14,11 +14,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
-
-import unicorn
 
 from benchmarks import guests, peer
 from benchmarks.guests import Guest
@@ -115,7 +114,7 @@ def about() -> dict[str, str]:
         "commit": commit.stdout.strip(),
         "machine": f"{len(models)} x {models[0] if models else platform.machine()}",
         "python": platform.python_version(),
-        "unicorn": unicorn.__version__,
+        "unicorn": metadata.version("unicorn"),
         "core": os.environ.get("RACETAPE_CORE", "installed"),
     }
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from elftools.elf.elffile import ELFFile
 
@@ -153,5 +153,5 @@ def _entry(image: bytes) -> int:
 
 
 def _symbol(image: bytes, name: str) -> int:
-    table = ELFFile(io.BytesIO(image)).get_section_by_name(".symtab")
+    table: Any = ELFFile(io.BytesIO(image)).get_section_by_name(".symtab")
     return int(table.get_symbol_by_name(name)[0]["st_value"])

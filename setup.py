@@ -45,6 +45,7 @@ setup(
     package_data={
         "machine": ["_core.pyi", "py.typed", "guest/**/*"],
         "racetape": ["py.typed"],
+        "recorder": ["litmus/tests/**/*.litmus"],
     },
     ext_modules=[core],
     cmdclass={"build_ext": BuildExtensionAndImages},

@@ -316,6 +316,59 @@ def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
     sys.exit(run(tape, commands, batch))
 
 
+@racetape.command(
+    epilog=epilog(
+        "racetape litmus sb                              a bundled test: every final state under x86-TSO",
+        "racetape litmus classic --model sc              all classic tests under sequential consistency",
+        "racetape litmus mine.litmus tests/ --json       your own, in herd's format for X86 and X86_64",
+        "racetape litmus n6 --witness                    a schedule that gets there, step by step",
+    )
+)
+@click.argument("tests", nargs=-1, metavar="TEST...")
+@click.option("--model", type=click.Choice(["tso", "sc", "up"]), default="tso", show_default=True, help="Memory model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of text.")
+@click.option("--witness", is_flag=True, help="Show a schedule that decides the condition.")
+@click.option("--full", is_flag=True, help="All final states of every test, also if there are several tests.")
+@click.option("--condition", metavar="TEXT", help="Ask this instead, e.g. 'exists (0:rax=0 /\\ x=1)'.")
+@click.option("--limit", type=click.IntRange(min=1), help="Most states of one test (default: 500,000).")
+@click.option("--list", "as_list", is_flag=True, help="List the bundled tests.")
+def litmus(
+    tests: tuple[str, ...],
+    model: str,
+    as_json: bool,
+    witness: bool,
+    full: bool,
+    condition: str | None,
+    limit: int | None,
+    as_list: bool,
+) -> None:
+    """Run every schedule of litmus tests on the machine and say what can come of them.
+
+    TEST is a file, a folder, a bundled test or a group of those. Models: tso (x86-TSO), sc (sequential consistency), up
+    (the threads preempt each other on one CPU). Exit status 1 if a test's claim (forall, ~exists, or its expectation
+    for the model) is contradicted or a limit was hit, 2 if a test cannot be read or run.
+    """
+    from racetape.litmus import STATES_MAX, list_bundled, run_litmus
+
+    if as_list:
+        list_bundled()
+        return
+    if not tests:
+        raise UsageError("which test? Name a file, a folder or a bundled test (`racetape litmus --list`)")
+    states_max = STATES_MAX if limit is None else limit
+    sys.exit(
+        run_litmus(
+            tests,
+            model=model,
+            as_json=as_json,
+            witness=witness,
+            full=full,
+            condition=condition,
+            states_max=states_max,
+        )
+    )
+
+
 @racetape.command(epilog=epilog("racetape strip bug.tape -o small.tape"))
 @tape_argument
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")

@@ -1,0 +1,168 @@
+"""One test on one machine, a choice at a time: what the two ways to run a test have in common.
+
+A *choice* is the next instruction of a thread, with the local ones behind it, or the drain of a thread's oldest held
+store. If a thread's next instruction is local, that is the only choice offered: it commutes with every step of every
+other thread and with the thread's own drains, and none of them can disable it (a persistent set of one), so no state
+in which nothing can go on is lost, and the final states are such states.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Final, NamedTuple
+
+from machine import _core
+from recorder.litmus.assembler import Assembled
+from recorder.litmus.errors import LitmusError
+from recorder.litmus.instructions import Instruction, Kind
+from recorder.litmus.stage import STORE_BUFFER, Stage, record
+from recorder.litmus.threads import Interned, Key, Runs, Step, Store, ThreadState
+
+NEAR_FULL: Final = 4
+"""With this little room in a store buffer, an instruction that waits may be waiting for room."""
+
+
+class Choice(NamedTuple):
+    """What happens next: a thread goes on, or (`drain`) its oldest held store reaches memory."""
+
+    thread: int
+    drain: bool = False
+
+
+class Moment(NamedTuple):
+    """A state of the test and what brings the machine back to it (None where the key alone does)."""
+
+    key: Key
+    token: _core.Snapshot | None
+
+
+class Engine(ABC):
+    """Runs one test under one model. `cut` says why outcomes may be missing, "" while none can be."""
+
+    run_flags: int = 0
+    """Flags of RUN records."""
+    stores_local: bool = True
+    """Whether a plain store needs no scheduling point: it goes into a buffer that nobody else sees."""
+    split: bool = False
+    """Whether a store must drain before its thread goes on."""
+
+    def __init__(self, assembled: Assembled, cpus: int) -> None:
+        self.assembled = assembled
+        self.stage = Stage(assembled, cpus)
+        self.machine = self.stage.machine
+        self.threads: Interned[ThreadState] = Interned()
+        self.memories: Interned[bytes] = Interned()
+        self.cut = ""
+        self._runs = [Runs(code, stores=self.stores_local, split=self.split) for code in assembled.threads]
+
+    @abstractmethod
+    def first(self) -> Moment:
+        """The initial state."""
+
+    @abstractmethod
+    def keep(self, key: Key) -> Moment:
+        """The state in which the machine is, whose key this is, for later."""
+
+    @abstractmethod
+    def go_to(self, moment: Moment, thread: int) -> None:
+        """Bring the machine to a state, about to run `thread`."""
+
+    @abstractmethod
+    def cpu_of(self, thread: int) -> int:
+        """The CPU that runs a thread."""
+
+    def choices(self, key: Key) -> list[Choice]:
+        """What may happen next; a choice may still turn out to have to wait. None: the state is final."""
+        found: list[Choice] = []
+        for thread in range(len(self._runs)):
+            state = self.threads[key[thread]]
+            if not self.is_over(thread, state) and not (self.split and state.stores):
+                fence = self.instruction(thread, state).kind is Kind.FENCE
+                if self._runs[thread].at(state.rip) or (fence and not state.stores):
+                    return [Choice(thread)]
+                if not fence:
+                    found.append(Choice(thread))
+            if state.stores:
+                found.append(Choice(thread, True))
+        return found
+
+    def is_over(self, thread: int, state: ThreadState) -> bool:
+        """Whether a thread has executed its last instruction."""
+        return state.rip == self.assembled.threads[thread].end
+
+    def instruction(self, thread: int, state: ThreadState) -> Instruction:
+        """The next instruction of a thread that is not over."""
+        row = self.assembled.threads[thread].instructions.get(state.rip)
+        if row is None:
+            raise LitmusError(self.assembled.test.path, 0, f"a thread jumps to {state.rip:#x}, where none of it lies")
+        return row
+
+    def take(self, moment: Moment, choice: Choice) -> Key | None:
+        """Do `choice` in `moment`; the key of the state after it, or None if the thread has to wait.
+
+        Raises LitmusError if an instruction faults.
+        """
+        self.go_to(moment, choice.thread)
+        before = self.threads[moment.key[choice.thread]]
+        plan = self._record(choice, self._length(choice, before))
+        first = self.machine.step
+        reason, _, _ = self.machine.execute(plan, exact=True)
+        if reason not in ("plan", "blocked"):
+            self.go_to(moment, choice.thread)
+            self.stage.blame(self.cpu_of(choice.thread), choice.thread, reason, plan)
+        if reason == "blocked" and len(before.stores) >= STORE_BUFFER - NEAR_FULL:
+            self.cut = f"a store buffer of {STORE_BUFFER} stores was full"
+        if self.machine.step == first:
+            return None
+        key = list(moment.key)
+        key[choice.thread] = self.threads.number(self.state(choice.thread))
+        key[-1] = self.memories.number(self.stage.memory())
+        return tuple(key)
+
+    def _length(self, choice: Choice, state: ThreadState) -> int:
+        """Steps that a choice takes."""
+        if choice.drain:
+            return 1
+        runs = self._runs[choice.thread]
+        if local := runs.at(state.rip):
+            return local
+        row = self.instruction(choice.thread, state)
+        if self.split or row.kind is Kind.REPEATED:
+            return 1
+        return 1 + runs.at(state.rip + row.size_bytes)
+
+    def state(self, thread: int) -> ThreadState:
+        """A thread's state as the machine has it."""
+        cpu = self.cpu_of(thread)
+        registers = self.machine.registers(cpu)
+        stores = self.machine.store_buffer_entries(cpu)
+        return ThreadState(
+            registers["rip"],
+            registers["rflags"],
+            tuple([registers[name] for name in self.stage.register_names]),
+            tuple([Store(addr, size, value) for addr, _, size, value, _ in stores]) if stores else (),
+        )
+
+    def narrate(self, moment: Moment, choice: Choice) -> tuple[list[Step], bytes]:
+        """Do `choice` in `moment`, a step at a time; the steps, and their plan with a record for each."""
+        self.go_to(moment, choice.thread)
+        cpu = self.cpu_of(choice.thread)
+        steps: list[Step] = []
+        plan = self._record(choice, 1)
+        for _ in range(self._length(choice, self.threads[moment.key[choice.thread]])):
+            if choice.drain:
+                addr, _, size, value, _ = self.machine.store_buffer_entries(cpu)[0]
+                step = Step(choice.thread, None, Store(addr, size, value))
+            else:
+                rip = self.machine.registers(cpu)["rip"]
+                step = Step(choice.thread, self.assembled.threads[choice.thread].instructions[rip])
+            if self.machine.execute(plan, exact=True)[0] != "plan":
+                break  # a full store buffer
+            steps.append(step)
+        return steps, plan * len(steps)
+
+    def _record(self, choice: Choice, count: int) -> bytes:
+        cpu = self.cpu_of(choice.thread)
+        if choice.drain:
+            return record(_core.DRAIN, cpu, count)
+        return record(_core.RUN, cpu, count, self.run_flags)

@@ -1,0 +1,45 @@
+"""Each thread on a CPU of its own: x86-TSO, and sequential consistency as the part of it where stores drain at once."""
+
+from __future__ import annotations
+
+from machine import _core
+from recorder.litmus.assembler import Assembled
+from recorder.litmus.engine import Engine, Moment
+from recorder.litmus.threads import Key
+
+
+class Multiprocessor(Engine):
+    """x86-TSO: stores go into the CPU's buffer, and each drain is a choice of its own."""
+
+    run_flags = _core.HOLD
+
+    def __init__(self, assembled: Assembled) -> None:
+        super().__init__(assembled, len(assembled.threads))
+        for cpu in range(len(assembled.threads)):
+            for name, value in self.stage.context(cpu).items():
+                if value or name not in self.stage.register_names:
+                    self.machine.set_register(cpu, name, value)
+        numbers = [self.threads.number(self.state(thread)) for thread in range(len(assembled.threads))]
+        self._first = self.keep((*numbers, self.memories.number(self.stage.memory())))
+
+    def first(self) -> Moment:
+        return self._first
+
+    def keep(self, key: Key) -> Moment:
+        return Moment(key, self.machine.snapshot())
+
+    def go_to(self, moment: Moment, thread: int) -> None:
+        assert moment.token is not None
+        self.machine.restore(moment.token)
+
+    def cpu_of(self, thread: int) -> int:
+        return thread
+
+
+class SequentiallyConsistent(Multiprocessor):
+    """A thread whose store has not reached memory does not go on: loads and stores of all threads in one order.
+
+    An instruction that loads and stores is still two accesses, with those of other threads in between, unless locked.
+    """
+
+    split = True

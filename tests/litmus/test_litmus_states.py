@@ -1,0 +1,80 @@
+"""The bundled tests have exactly the known final states, under every model."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from expected_states import EXPECTED
+
+from recorder.litmus import Assembled, assemble, judge, parse_file
+from recorder.litmus.bundled import FOLDER, find, groups
+
+FILES = sorted(FOLDER.glob("*/*.litmus"))
+MODELS = ("tso", "sc", "up")
+
+
+@cache
+def assembled() -> dict[str, Assembled]:
+    return {row.test.name: row for row in assemble([parse_file(path) for path in FILES])}
+
+
+def expected(name: str, model: str) -> list[tuple[int, ...]]:
+    models = EXPECTED[name][1]
+    text = models[model]
+    if text.startswith("as "):
+        text = models[text[3:]]
+    return [tuple(int(value) for value in state.split(",")) for state in text.split()]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", EXPECTED)
+def test_known_states(name: str, model: str) -> None:
+    verdict = judge(assembled()[name], model)
+    assert verdict.locations == tuple(EXPECTED[name][0].split())
+    assert [state.values for state in verdict.states] == expected(name, model)
+    assert not verdict.cut
+    assert verdict.exploration.schedules >= len(verdict.states)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_own_expectations(path: Path, model: str) -> None:
+    """Every bundled test says what each model makes of it, and is right."""
+    row = assembled()[path.stem]
+    assert model in {key.lower() for key in row.test.info}
+    verdict = judge(row, model)
+    assert verdict.contradictions == ()
+    assert not verdict.cut
+
+
+def test_the_24_classics() -> None:
+    names = {path.stem for path in find("classic")}
+    assert len(names) == 24
+    assert {"sb", "iriw", "n2", "n6", "inc-inc-lock"} <= names
+    assert "classic" in groups()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", ["n6", "sb", "iriw", "spinlock", "two-forwarded", "inc-inc"])
+def test_every_state_can_be_run_again(name: str, model: str) -> None:
+    """The plan of a witness, on a machine of its own, ends in the state it was asked for."""
+    row = assembled()[name]
+    exploration = judge(row, model).exploration
+    for node, final in exploration.finals.items():
+        steps, plan = exploration.witness(node)
+        assert len(plan) == 16 * len(steps)
+        engine = type(exploration.engine)(row)
+        moment = engine.first()
+        contexts = list(moment.key)
+        for number, step in enumerate(steps):
+            # On one CPU, a change of thread is a change of registers.
+            engine.go_to(moment, step.thread)
+            reason, _, _ = engine.machine.execute(plan[16 * number : 16 * number + 16], exact=True)
+            assert reason == "plan"
+            contexts[step.thread] = engine.threads.number(engine.state(step.thread))
+            contexts[-1] = engine.memories.number(engine.stage.memory())
+            moment = engine.keep(tuple(contexts))
+        assert tuple(engine.threads[number] for number in contexts[:-1]) == final.threads
+        assert engine.memories[contexts[-1]] == final.memory

@@ -1,8 +1,8 @@
 """Guest images: which exist, building them with gcc, putting one into a machine.
 
-An image is named `flavour-kind-variant`, for example `linux-up-buggy` or `small-smp-fix-7454f4ba40b4`: `flavour` is
-the size of the guest's units, `kind` is `up` or `smp` (one image for every number of CPUs), `variant` the code.
-Building is reproducible byte for byte; `python -m machine.images` builds all that is out of date.
+An image is named `flavour-kind-variant` or `flavour-kind-paging-variant`, for example `linux-up-buggy` or
+`small-smp-x86_64-fix-7454f4ba40b4`: `flavour` is the size of the guest's units, `kind` is `up` or `smp` (one image for every
+number of CPUs), `paging` is `pae` or `x86_64` (left out: x86-32 with 2-level page tables), `variant` the code. Building is reproducible byte for byte; `python -m machine.images` builds all that is out of date.
 
 Exports:
     Scenario, Configuration: the declarations in guest/scenarios.toml.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import io
+import itertools
 import os
 import re
 import struct
@@ -39,20 +40,28 @@ IMAGES = Path(__file__).with_name("built")
 
 FLAVOURS: dict[str, tuple[str, ...]] = {"linux": (), "small": ("-DCONFIG_SMALL",)}
 KINDS: dict[str, tuple[str, ...]] = {"up": (), "smp": ("-DCONFIG_SMP",)}
+PAGINGS: dict[str, tuple[str, ...]] = {"2level": (), "pae": ("-DCONFIG_X86_PAE",), "x86_64": ("-DCONFIG_X86_64",)}
 VARIANTS: dict[str, tuple[str, ...]] = {
     "buggy": (),
     "fix-7454f4ba40b4": ("-DCONFIG_FIX_7454f4ba40b4",),
     "seed-wmb": ("-DCONFIG_SEED_WMB",),
 }
 
-# Plain integer i686 code, as Linux's for 32-bit x86: three arguments in registers, no SSE and no x87.
+# Plain integer code without SSE and x87, as Linux's: for i686 with three arguments in registers, for x86-64 in the top 2 GB.
 COMPILE = [
-    *("-m32", "-march=i686", "-mregparm=3", "-mgeneral-regs-only", "-fcf-protection=none", "-fno-pic", "-no-pie"),
+    *("-mgeneral-regs-only", "-fcf-protection=none", "-fno-pic", "-no-pie"),
     *("-std=gnu11", "-O2", "-ffreestanding", "-nostdlib", "-nostdinc", "-Iinclude", "-Iarch/x86/include"),
     *("-fno-strict-aliasing", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-omit-frame-pointer"),
     *("-g", "-gdwarf-4", "-Wall", "-Wextra", "-Werror"),
 ]
-LINK = ["-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none,-z,noexecstack,-T,arch/x86/boot/guest.lds"]
+COMPILE_BITS = {
+    32: ["-m32", "-march=i686", "-mregparm=3"],
+    64: ["-m64", "-march=x86-64", "-mcmodel=kernel", "-mno-red-zone", "-mpreferred-stack-boundary=3"],
+}
+LINK = ["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none,-z,noexecstack"]
+LINKER_SCRIPT = "arch/x86/kernel/vmlinux.lds"
+# What linked and physical addresses differ by: PAGE_OFFSET, __START_KERNEL_map.
+LOAD_OFFSET = {32: 0xC0000000, 64: 0xFFFFFFFF80000000}
 
 BOOT_PARAMS = 0x10000
 BOOT_PARAMS_MAGIC = 0x50425452
@@ -62,7 +71,7 @@ COMMAND_LINE_SIZE = 240
 
 @dataclass(frozen=True)
 class Configuration:
-    """A machine that a scenario can run on: `up-2level`, `smp4-2level`."""
+    """A machine that a scenario can run on: `up-2level`, `smp4-pae`, `smp2-x86_64`."""
 
     name: str
     kind: str
@@ -72,9 +81,10 @@ class Configuration:
     @classmethod
     def parse(cls, name: str) -> Configuration:
         """Raises UsageError for a name that is not one."""
-        match = re.fullmatch(r"(?:(up)|smp([2-8]))-(2level)", name)
+        match = re.fullmatch(rf"(?:(up)|smp([2-8]))-({'|'.join(PAGINGS)})", name)
         if match is None:
-            raise UsageError(f"no such configuration: {name!r} (up-2level, or smp2-2level to smp8-2level)")
+            pagings = " or ".join(f"-{row}" for row in PAGINGS)
+            raise UsageError(f"no such configuration: {name!r} (up or smp2 to smp8, then {pagings})")
         return cls(name, "up" if match[1] else "smp", int(match[2] or 1), match[3])
 
 
@@ -105,7 +115,8 @@ class Scenario:
     def image(self, configuration: str = "", variant: str = "") -> str:
         """Name of the image to run. Raises UsageError for what the scenario does not have."""
         variant = _choose("variant", variant or self.variants[0], self.variants)
-        return f"{self.flavour}-{self.configuration(configuration).kind}-{variant}"
+        chosen = self.configuration(configuration)
+        return _image_name(self.flavour, chosen.kind, chosen.paging, variant)
 
 
 def _choose(what: str, name: str, known: Iterable[str]) -> str:
@@ -139,14 +150,42 @@ def scenario(name: str) -> Scenario:
 # -- images on disk --
 
 
+def _image_name(flavour: str, kind: str, paging: str, variant: str) -> str:
+    return "-".join((flavour, kind, *([] if paging == "2level" else [paging]), variant))
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """What an image is compiled as."""
+
+    flavour: str
+    kind: str
+    paging: str
+    variant: str
+
+    @property
+    def bits(self) -> int:
+        return 64 if self.paging == "x86_64" else 32
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        """Those that all variants share."""
+        return FLAVOURS[self.flavour] + KINDS[self.kind] + PAGINGS[self.paging]
+
+
+@cache
+def _kernels() -> dict[str, _Kernel]:
+    rows = itertools.product(FLAVOURS, KINDS, PAGINGS, VARIANTS)
+    return {_image_name(*row): _Kernel(*row) for row in rows}
+
+
 def image_names() -> tuple[str, ...]:
     """The names of all images that can be built."""
-    return tuple(f"{flavour}-{kind}-{variant}" for flavour in FLAVOURS for kind in KINDS for variant in VARIANTS)
+    return tuple(_kernels())
 
 
-def _defines(name: str) -> tuple[str, ...]:
-    flavour, kind, variant = _choose("image", name, image_names()).split("-", 2)
-    return FLAVOURS[flavour] + KINDS[kind] + VARIANTS[variant]
+def _kernel(name: str) -> _Kernel:
+    return _kernels()[_choose("image", name, _kernels())]
 
 
 def image_path(name: str) -> Path:
@@ -173,36 +212,78 @@ def build(
 ) -> list[str]:
     """Build the named images, by default all, where sources or flags have changed; returns the names built.
 
-    Raises UsageError for an unknown name, ImageError if gcc is missing, cannot compile for 32-bit x86, or fails.
+    Raises UsageError for an unknown name, ImageError if gcc is missing, cannot compile for 32- and 64-bit x86, or fails.
     """
     target = directory or IMAGES
     wanted = {name: _stamp(name) for name in (image_names() if names is None else names)}
     stale = [name for name, stamp in wanted.items() if force or not _is_fresh(target, name, stamp)]
     if not stale:
         return []
+    _check_headers()
     _check_compiler()
     target.mkdir(parents=True, exist_ok=True)
-    sources = sorted(path.relative_to(GUEST) for pattern in ("*.c", "*.S") for path in GUEST.rglob(pattern))
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        work = [(name, source, _object(Path(scratch), name, source)) for name in stale for source in sources]
-        list(pool.map(lambda row: _compile(*row), work))
-        for name in stale:
+        objects = {name: _objects(name) for name in stale}
+        distinct = list(dict.fromkeys(row for rows in objects.values() for row in rows))
+        # The linker keeps the names of objects whose source does not tell its own: they must not depend on the others.
+        outputs = {row: Path(scratch, str(number), f"{row.source.stem}.o") for number, row in enumerate(distinct)}
+        for path in outputs.values():
+            path.parent.mkdir()
+        list(pool.map(lambda row: _compile(row, outputs[row]), distinct))
+
+        def link(name: str) -> None:
             linked = Path(scratch, f"{name}.elf")
-            _gcc([*LINK, "-o", str(linked), *(str(out) for image, _, out in work if image == name)])
+            bits = _kernel(name).bits
+            offset = f"-Wl,--defsym=LOAD_OFFSET={LOAD_OFFSET[bits]:#x},-T,{LINKER_SCRIPT}"
+            _gcc([*LINK, f"-m{bits}", offset, "-o", str(linked), *(str(outputs[row]) for row in objects[name])])
             # The stamp comes last: whoever is interrupted builds again.
             _write(target / f"{name}.elf", linked.read_bytes())
             _write(target / f"{name}.stamp", wanted[name].encode())
+
+        list(pool.map(link, stale))
     return stale
 
 
-def _object(scratch: Path, name: str, source: Path) -> Path:
-    return scratch / f"{name}--{str(source).replace('/', '_')}.o"
+@dataclass(frozen=True)
+class _Object:
+    """One compilation. Images that agree on it share its result."""
+
+    source: Path
+    bits: int
+    defines: tuple[str, ...]
 
 
-def _compile(name: str, source: Path, out: Path) -> None:
-    assembly = ("-D__ASSEMBLY__",) if source.suffix == ".S" else ()
+def _objects(name: str) -> list[_Object]:
+    """What an image consists of: a source `..._32.*` or `..._64.*` belongs to that width only.
+
+    The variant's macros reach only sources that mention them, so that all others are compiled once for all variants.
+    """
+    kernel = _kernel(name)
+    other = "_32" if kernel.bits == 64 else "_64"
+    found = []
+    for path in sorted(row for pattern in ("*.c", "*.S") for row in GUEST.rglob(pattern)):
+        if path.stem.endswith(other):
+            continue
+        text = path.read_text()
+        variant = tuple(row for row in VARIANTS[kernel.variant] if row.removeprefix("-D") in text)
+        found.append(_Object(path.relative_to(GUEST), kernel.bits, kernel.defines + variant))
+    return found
+
+
+def _check_headers() -> None:
+    """A header that mentions a variant's macro would make `_objects` share what differs."""
+    for path in GUEST.rglob("*.h"):
+        text = path.read_text()
+        for macro in (row.removeprefix("-D") for rows in VARIANTS.values() for row in rows):
+            if f"ifdef {macro}" in text or f"defined({macro})" in text:
+                raise ImageError(f"{path.relative_to(GUEST)} depends on {macro}: only .c files may")
+
+
+def _compile(row: _Object, out: Path) -> None:
+    assembly = ("-D__ASSEMBLY__",) if row.source.suffix == ".S" else ()
     prefix = f"-ffile-prefix-map={GUEST}/=", f"-ffile-prefix-map={GUEST}=."
-    _gcc([*COMPILE, *prefix, *_defines(name), *assembly, "-c", str(source), "-o", str(out)])
+    flags = [*COMPILE, *COMPILE_BITS[row.bits], *prefix, *row.defines, *assembly]
+    _gcc([*flags, "-c", str(row.source), "-o", str(out)])
 
 
 def _gcc(arguments: Sequence[str]) -> None:
@@ -222,10 +303,11 @@ def _check_compiler() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "empty.c")
         source.write_text("int nothing;\n")
-        try:
-            _gcc(["-m32", "-ffreestanding", "-c", str(source), "-o", str(source.with_suffix(".o"))])
-        except ImageError as error:
-            raise ImageError(f"this gcc cannot compile for 32-bit x86 (-m32): {error}") from error
+        for bits in (32, 64):
+            try:
+                _gcc([f"-m{bits}", "-ffreestanding", "-c", str(source), "-o", str(source.with_suffix(".o"))])
+            except ImageError as error:
+                raise ImageError(f"this gcc cannot compile for {bits}-bit x86 (-m{bits}): {error}") from error
 
 
 @cache
@@ -238,7 +320,9 @@ def _compiler_version() -> str:
 
 def _stamp(name: str) -> str:
     """What an image depends on, as one hash: every source, the flags, the compiler."""
-    digest = hashlib.sha256(" ".join((_compiler_version(), *COMPILE, *LINK, *_defines(name))).encode())
+    kernel = _kernel(name)
+    flags = *COMPILE, *COMPILE_BITS[kernel.bits], *LINK, *kernel.defines, *VARIANTS[kernel.variant]
+    digest = hashlib.sha256(" ".join((_compiler_version(), *flags)).encode())
     for path in sorted(GUEST.rglob("*")):
         if path.suffix in {".c", ".h", ".S", ".lds"}:
             digest.update(f"\0{path.relative_to(GUEST)}\0".encode() + path.read_bytes())
@@ -270,20 +354,21 @@ class _Load:
 
 
 def _elf_loads(image: bytes) -> tuple[int, list[_Load]]:
-    """(entry, PT_LOAD segments) of an ELF32 executable for i386. Raises ImageError for anything else."""
+    """(entry, PT_LOAD segments) of an ELF executable for i386 or x86-64. Raises ImageError for anything else."""
     from elftools.elf.elffile import ELFFile
 
     if image[:4] != b"\x7fELF":
         raise ImageError("not an ELF file")
     try:
         elf = ELFFile(io.BytesIO(image))
-        kind = (elf.elfclass, elf.little_endian, elf["e_type"], elf["e_machine"])
+        kind = (elf.elfclass, elf["e_machine"])
+        executable = elf.little_endian and elf["e_type"] == "ET_EXEC"
         entry = int(elf["e_entry"])
         headers = [segment.header for segment in elf.iter_segments("PT_LOAD")]
     except Exception as error:  # a damaged file can raise anything in there
         raise ImageError(f"damaged ELF file: {error or type(error).__name__}") from error
-    if kind != (32, True, "ET_EXEC", "EM_386"):
-        raise ImageError("not an executable for 32-bit x86")
+    if not executable or kind not in ((32, "EM_386"), (64, "EM_X86_64")):
+        raise ImageError("not an executable for x86")
     loads = []
     for header in headers:
         offset, filesz, memsz, physical = (header[key] for key in ("p_offset", "p_filesz", "p_memsz", "p_paddr"))
@@ -298,7 +383,7 @@ def _elf_loads(image: bytes) -> tuple[int, list[_Load]]:
 def boot(machine: Machine, image: bytes, command_line: str) -> None:
     """Put an image and its boot parameters into a machine that has not run yet (docs/platform.md, "Start").
 
-    Raises ImageError if `image` is not a right ELF32 i386 executable or does not fit, UsageError for a command line
+    Raises ImageError if `image` is not a right ELF executable for x86 or does not fit, UsageError for a command line
     that is too long or not ASCII.
     """
     entry, loads = _elf_loads(image)

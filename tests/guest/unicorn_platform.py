@@ -2,6 +2,9 @@
 
 Unicorn (QEMU's translator) executes the instructions and walks the page tables; ports, local APIC, exceptions and
 interrupts are done here, by the processor manuals. All guest code is ring 0, so no stack is ever switched.
+
+A 64-bit image begins in 32-bit code. Unicorn does not widen the registers it shows when a CPU that was opened as a 32-bit
+one enters long mode, so the CPU is opened as a 64-bit one and a few instructions of ours first take it down to 32 bits.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import unicorn
 from elftools.elf.elffile import ELFFile
 from unicorn import x86_const as x86
 
-PAGE_OFFSET = 0xC0000000
+PAGE_OFFSET = {32: 0xC0000000, 64: 0xFFFF880000000000}
+START_KERNEL_MAP = 0xFFFFFFFF80000000
 BOOT_PARAMS = 0x10000
 APIC_BASE = 0xFEE00000
 TIMER_VECTOR = 0xEF
@@ -26,16 +30,24 @@ PAGE_FAULT = 14
 EFLAGS_IF = 0x200
 STI_HLT = b"\xfb\xf4"
 TRACEPOINT = re.compile(rb"\x0f\x1f\x84(.)(..)\x54\x52", re.DOTALL)
-REGISTERS = [
-    x86.UC_X86_REG_EAX,
-    x86.UC_X86_REG_ECX,
-    x86.UC_X86_REG_EDX,
-    x86.UC_X86_REG_EBX,
-    x86.UC_X86_REG_ESP,
-    x86.UC_X86_REG_EBP,
-    x86.UC_X86_REG_ESI,
-    x86.UC_X86_REG_EDI,
-]
+NUMBERED = ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI")
+CR0_PG, CR4_PAE = 1 << 31, 1 << 5
+FRAME = 0x000FFFFFFFFFF000
+
+# Where to stop: below the kernel's first instruction, so nowhere. Unicorn translates that address as if to execute there, and
+# would leave a fault of its own in CR2 were it not mapped.
+UNTIL = {32: 0xC00FFFFF, 64: 0xFFFFFFFF800FFFFF}
+
+STEP_DOWN = 0x7000
+STEP_DOWN_CODE = bytes.fromhex("48cf b820000000 8ed8 8ec0 8ed0 31c0")  # iretq; ds, es, ss = 0x20; eax = 0
+STEP_DOWN_GDT = struct.pack("<5Q", 0, 0, 0x00AF9B000000FFFF, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
+
+
+def to_physical(address: int, bits: int) -> int:
+    """Where a linear address of the kernel's lies: as __pa() has it."""
+    if bits == 64 and address >= START_KERNEL_MAP:
+        return address - START_KERNEL_MAP
+    return address - PAGE_OFFSET[bits]
 
 
 @dataclass(frozen=True)
@@ -72,20 +84,36 @@ class UnicornGuest:
         symbols = list(elf.get_section_by_name(".symtab").iter_symbols())
         self.symbols = {row.name: row["st_value"] for row in symbols}
         self.functions = {row["st_value"] for row in symbols if row["st_info"]["type"] == "STT_FUNC"}
-        self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+        self.bits = elf.elfclass
+        self.uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32 if self.bits == 32 else unicorn.UC_MODE_64)
         self.uc.mem_map(0, ram_bytes)
         self.uc.mmio_map(APIC_BASE, 4096, self._apic_read, None, self._apic_write, None)
         for segment in elf.iter_segments("PT_LOAD"):
             self.uc.mem_write(segment["p_paddr"], segment.data())
         parameters = struct.pack("<4I", 0x50425452, 1, 1, ram_bytes) + command_line.encode().ljust(240, b"\0")
         self.uc.mem_write(BOOT_PARAMS, parameters)
-        self.uc.reg_write(x86.UC_X86_REG_ESI, BOOT_PARAMS)
-        self.uc.reg_write(x86.UC_X86_REG_EIP, elf["e_entry"])
+        if self.bits == 64:
+            self._step_down()
+        self._set("SI", BOOT_PARAMS)
+        self._set("IP", elf["e_entry"])
         self.uc.reg_write(x86.UC_X86_REG_EFLAGS, 2)
         self.uc.hook_add(unicorn.UC_HOOK_INTR, self._exception)
         self.uc.hook_add(unicorn.UC_HOOK_INSN, self._out, None, 1, 0, x86.UC_X86_INS_OUT)
-        self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+        mode = capstone.CS_MODE_32 if self.bits == 32 else capstone.CS_MODE_64
+        self._decoder = capstone.Cs(capstone.CS_ARCH_X86, mode)
         self._decoder.detail = True
+
+    def _step_down(self) -> None:
+        """From 64-bit code to the flat 32-bit protected mode without paging of docs/platform.md; leaves no trace in RAM."""
+        code, gdt, stack = STEP_DOWN, STEP_DOWN + 0x100, STEP_DOWN + 0x200
+        self.uc.mem_write(code, STEP_DOWN_CODE)
+        self.uc.mem_write(gdt, STEP_DOWN_GDT)
+        self.uc.mem_write(stack, struct.pack("<5Q", code + 2, 0x18, 2, 0, 0x20))
+        self.uc.reg_write(x86.UC_X86_REG_GDTR, (0, gdt, len(STEP_DOWN_GDT) - 1, 0))
+        self.uc.reg_write(x86.UC_X86_REG_RSP, stack)
+        self.uc.emu_start(code, code + len(STEP_DOWN_CODE))
+        self.uc.reg_write(x86.UC_X86_REG_RSP, 0)
+        self.uc.mem_write(STEP_DOWN, bytes(0x300))
 
     # -- devices --
 
@@ -108,32 +136,49 @@ class UnicornGuest:
     def timer_armed(self) -> bool:
         return self.apic.get(0x380, 0) != 0 and not self.apic.get(0x320, 1 << 16) & 1 << 16
 
-    # -- memory, by linear address in lowmem --
+    # -- memory, by linear address of the kernel's --
 
     def read(self, address: int, size: int) -> bytes:
-        return bytes(self.uc.mem_read(address - PAGE_OFFSET, size))
+        return bytes(self.uc.mem_read(to_physical(address, self.bits), size))
 
     def word(self, address: int) -> int:
-        return int.from_bytes(self.read(address, 4), "little")
+        return int.from_bytes(self.read(address, self.bits // 8), "little")
 
     # -- exceptions and interrupts --
 
+    def _number(self, name: str) -> int:
+        return int(getattr(x86, f"UC_X86_REG_{name}"))
+
     def _register(self, name: str) -> int:
-        return int(self.uc.reg_read(getattr(x86, f"UC_X86_REG_{name}")))
+        """A register by its full name, or by that of its 16 bits in the image's width ("IP": eip or rip)."""
+        full = name if len(name) > 2 or name[1] == "S" else ("E" if self.bits == 32 else "R") + name
+        return int(self.uc.reg_read(self._number(full)))
+
+    def _set(self, name: str, value: int) -> None:
+        self.uc.reg_write(self._number(("E" if self.bits == 32 else "R") + name), value)
+
+    def _gate(self, vector: int) -> int:
+        """The handler's address."""
+        size = self.bits // 4
+        gate = self.read(self.uc.reg_read(x86.UC_X86_REG_IDTR)[1] + vector * size, size)
+        low, high = struct.unpack("<II", gate[:8])
+        assert high & 0x8F00 == 0x8E00, f"vector {vector} has no interrupt gate"
+        return (int.from_bytes(gate[8:12], "little") << 32) | (high & 0xFFFF0000) | (low & 0xFFFF)
 
     def _deliver(self, vector: int, error_code: int | None) -> None:
-        """Through the guest's IDT: push flags, cs, eip (and the code); interrupt gates turn interrupts off."""
-        low, high = struct.unpack("<II", self.read(self.uc.reg_read(x86.UC_X86_REG_IDTR)[1] + vector * 8, 8))
-        assert high & 0x8F00 == 0x8E00, f"vector {vector} has no interrupt gate"
-        flags = self._register("EFLAGS")
-        frame = [self._register("EIP"), self._register("CS"), flags]
+        """Through the guest's IDT: the frame as the CPU pushes it; interrupt gates turn interrupts off."""
+        flags, sp = self._register("EFLAGS"), self._register("SP")
+        frame = [self._register("IP"), self._register("CS"), flags]
+        if self.bits == 64:
+            frame += [sp, self._register("SS")]
+            sp &= ~15
         if error_code is not None:
             frame.insert(0, error_code)
-        esp = self._register("ESP") - 4 * len(frame)
-        self.uc.mem_write(esp - PAGE_OFFSET, struct.pack(f"<{len(frame)}I", *frame))
-        self.uc.reg_write(x86.UC_X86_REG_ESP, esp)
+        sp -= self.bits // 8 * len(frame)
+        self.uc.mem_write(to_physical(sp, self.bits), struct.pack(f"<{len(frame)}{'IQ'[self.bits == 64]}", *frame))
+        self._set("SP", sp)
         self.uc.reg_write(x86.UC_X86_REG_EFLAGS, flags & ~EFLAGS_IF)
-        self.uc.reg_write(x86.UC_X86_REG_EIP, (high & 0xFFFF0000) | (low & 0xFFFF))
+        self._set("IP", self._gate(vector))
 
     def _exception(self, _uc: unicorn.Uc, vector: int, _data: object) -> None:
         # Unicorn never learns that a page fault was delivered and takes the next one for a double fault, and one more
@@ -142,16 +187,27 @@ class UnicornGuest:
             vector = PAGE_FAULT
         self._deliver(vector, self._fault_code() if vector == PAGE_FAULT else None)
 
+    def _entry(self, address: int) -> int:
+        """The entry at which the page walk for a linear address ends."""
+        if self.bits == 64:
+            size, shifts = 8, [39, 30, 21, 12]
+        elif self._register("CR4") & CR4_PAE:
+            size, shifts = 8, [30, 21, 12]
+        else:
+            size, shifts = 4, [22, 12]
+        table, entry = self._register("CR3") & ~0x1F, 0
+        for shift in shifts:
+            index = address >> shift & ((1 << 9) - 1 if size == 8 else (1 << 10) - 1)
+            entry = int.from_bytes(self.uc.mem_read(table + index * size, size), "little")
+            if not entry & 1 or entry & 0x80:
+                break
+            table = entry & FRAME
+        return entry
+
     def _fault_code(self) -> int:
         """Unicorn does not tell: bit 0 = the page was there, bit 1 = a write, read off the instruction."""
-        address = self._register("CR2")
-        directory = self._register("CR3") & ~0xFFF
-        entry = int.from_bytes(self.uc.mem_read(directory + (address >> 22) * 4, 4), "little")
-        if entry & 1 and not entry & 0x80:
-            slot = (entry & ~0xFFF) + (address >> 12 & 0x3FF) * 4
-            entry = int.from_bytes(self.uc.mem_read(slot, 4), "little")
-        code = self.read(self._register("EIP"), 15)
-        instruction = next(self._decoder.disasm(code, 0))
+        entry = self._entry(self._register("CR2"))
+        instruction = next(self._decoder.disasm(self.read(self._register("IP"), 15), 0))
         writes = any(
             row.type == capstone.CS_OP_MEM and row.access & capstone.CS_AC_WRITE for row in instruction.operands
         )
@@ -159,7 +215,8 @@ class UnicornGuest:
 
     def tick(self) -> bool:
         """Deliver the timer interrupt if the CPU takes it now."""
-        previous = self.read(self._register("EIP") - 1, 1) if self._register("EIP") >= PAGE_OFFSET else b""
+        ip = self._register("IP")
+        previous = self.read(ip - 1, 1) if ip >= PAGE_OFFSET[self.bits] else b""
         shadow = previous == b"\xfb"
         if not self.timer_armed or not self._register("EFLAGS") & EFLAGS_IF or shadow:
             return False
@@ -171,8 +228,8 @@ class UnicornGuest:
     def on_tracepoint(self, point: Tracepoint, act: Callable[[int, int], None]) -> None:
         """Call act(base, index) whenever the tracepoint is executed."""
 
-        def hook(uc: unicorn.Uc, _address: int, _size: int, _data: object) -> None:
-            act(uc.reg_read(REGISTERS[point.base]), uc.reg_read(REGISTERS[point.index]))
+        def hook(_uc: unicorn.Uc, _address: int, _size: int, _data: object) -> None:
+            act(self._register(NUMBERED[point.base]), self._register(NUMBERED[point.index]))
 
         self.uc.hook_add(unicorn.UC_HOOK_CODE, hook, None, point.address, point.address)
 
@@ -202,11 +259,11 @@ class UnicornGuest:
         """Run to the exit, or to the next stop; the timer ticks when the CPU halts. Returns whether it is the exit."""
         while self.status is None:
             self._stop_wanted = False
-            self._resumed_at = self._register("EIP")
-            self.uc.emu_start(self._resumed_at, 0xFFFFFFFF)
+            self._resumed_at = self._register("IP")
+            self.uc.emu_start(self._resumed_at, UNTIL[self.bits])
             if self.status is not None or self._stop_wanted:
                 break
-            if self.read(self._register("EIP") - 2, 2) == STI_HLT:
+            if self.read(self._register("IP") - 2, 2) == STI_HLT:
                 assert self.tick(), "halted for good"
             else:
                 # Unicorn gave up on a page fault after the "double" one: see _exception().

@@ -4,6 +4,7 @@
 #include <linux/slab.h>
 #include <linux/vmstat.h>
 #include <asm/mmu_context.h>
+#include <asm/switch_to.h>
 
 DEFINE_KMEM_CACHE(task_struct_cache, struct task_struct);
 DEFINE_KMEM_CACHE(mm_cache, struct mm_struct);
@@ -21,12 +22,6 @@ struct task_struct init_task = { .stack = &init_thread_union.thread_info };
 static int last_pid;
 
 extern const char ret_from_fork[];
-
-/* What __switch_to_asm pops from a stack it has never pushed to. */
-struct fork_frame {
-	unsigned long di, si, bx, bp;
-	unsigned long return_address;
-};
 
 struct mm_struct *mm_alloc(void)
 {
@@ -110,7 +105,7 @@ struct task_struct *do_fork(const char *name, int cpu, unsigned clone_flags, voi
 	/* One for the lock, one for schedule(): schedule_tail() gives both back. */
 	stack->preempt_count = 2;
 	account_kernel_stack(stack, 1);
-	struct fork_frame *frame = (struct fork_frame *)((unsigned long)stack + THREAD_SIZE) - 1;
+	struct switch_frame *frame = (struct switch_frame *)((unsigned long)stack + THREAD_SIZE) - 1;
 	memset(frame, 0, sizeof(*frame));
 	frame->return_address = (unsigned long)ret_from_fork;
 

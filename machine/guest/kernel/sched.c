@@ -5,10 +5,11 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <asm/mmu_context.h>
+#include <asm/switch_to.h>
 
-_Static_assert(offsetof(struct thread_info, flags) == TI_FLAGS, "entry.S");
-_Static_assert(offsetof(struct thread_info, preempt_count) == TI_PREEMPT_COUNT, "entry.S");
-_Static_assert(offsetof(struct task_struct, thread.sp) == TASK_THREAD_SP, "entry.S");
+_Static_assert(offsetof(struct thread_info, flags) == TI_FLAGS, "asm/thread_info.h");
+_Static_assert(offsetof(struct thread_info, preempt_count) == TI_PREEMPT_COUNT, "asm/thread_info.h");
+_Static_assert(offsetof(struct task_struct, thread.sp) == TASK_THREAD_SP, "asm/thread_info.h");
 
 struct rq {
 	spinlock_t lock;
@@ -28,8 +29,6 @@ volatile unsigned long jiffies;
 
 static DEFINE_SPINLOCK(timer_lock);
 static LIST_HEAD(sleepers);
-
-extern struct task_struct *__switch_to_asm(struct task_struct *prev, struct task_struct *next);
 
 void sched_init(void)
 {
@@ -82,7 +81,7 @@ static void finish_task_switch(struct task_struct *prev)
 	}
 }
 
-/* First thing a new task does (entry.S); schedule() by the task before it had taken lock and preemption. */
+/* First thing a new task does (entry_32.S, entry_64.S); schedule() by the task before it had taken lock and preemption. */
 void schedule_tail(struct task_struct *prev)
 {
 	finish_task_switch(prev);
@@ -177,7 +176,7 @@ void preempt_schedule(void)
 	} while (need_resched());
 }
 
-/* The same on the way out of an interrupt (entry.S), with interrupts off at both ends. */
+/* The same on the way out of an interrupt (ret_from_intr), with interrupts off at both ends. */
 asmlinkage void preempt_schedule_irq(void)
 {
 	BUG_ON(preempt_count() || !irqs_disabled());

@@ -26,10 +26,10 @@ void printk(const char *text)
 		outb(*text, PORT_CONSOLE);
 }
 
-void printk_hex(const char *label, u32 value)
+void printk_hex(const char *label, unsigned long value)
 {
 	printk(label);
-	for (int shift = 28; shift >= 0; shift -= 4)
+	for (int shift = 8 * (int)sizeof(value) - 4; shift >= 0; shift -= 4)
 		outb("0123456789abcdef"[(value >> shift) & 15], PORT_CONSOLE);
 }
 

@@ -1,8 +1,10 @@
 /* Transparent huge pages (mm/huge_memory.c, 2.6.39): fault, fork, write fault, zap. Nothing is ever split. */
+#include <linux/highmem.h>
 #include <linux/huge_mm.h>
 #include <linux/mm_inline.h>
 #include <linux/rmap.h>
 #include <linux/swap.h>
+#include <asm-generic/tlb.h>
 #include <asm/tlbflush.h>
 
 /* Deposit a page table per huge pmd, so that a later split cannot fail for lack of one. */
@@ -149,7 +151,7 @@ int do_huge_pmd_wp_page(struct mm_struct *mm, struct vm_area_struct *vma, unsign
 	unsigned long haddr = address & HPAGE_PMD_MASK;
 
 	spin_lock(&mm->page_table_lock);
-	if (unlikely(pmd_val(*pmd) != pmd_val(orig_pmd)))
+	if (unlikely(!pmd_same(*pmd, orig_pmd)))
 		goto out_unlock;
 	struct page *page = pmd_page(orig_pmd);
 	VM_BUG_ON(!PageCompound(page) || !PageHead(page));
@@ -174,7 +176,7 @@ int do_huge_pmd_wp_page(struct mm_struct *mm, struct vm_area_struct *vma, unsign
 
 	spin_lock(&mm->page_table_lock);
 	put_page(page);
-	if (unlikely(pmd_val(*pmd) != pmd_val(orig_pmd))) {
+	if (unlikely(!pmd_same(*pmd, orig_pmd))) {
 		put_page(new_page);
 		goto out_unlock;
 	}
@@ -192,7 +194,7 @@ out_unlock:
 	return 0;
 }
 
-int zap_huge_pmd(struct vm_area_struct *vma, pmd_t *pmd)
+int zap_huge_pmd(struct mmu_gather *tlb, struct vm_area_struct *vma, pmd_t *pmd)
 {
 	struct mm_struct *mm = vma->vm_mm;
 
@@ -207,7 +209,8 @@ int zap_huge_pmd(struct vm_area_struct *vma, pmd_t *pmd)
 	page_remove_rmap(page);
 	add_mm_counter(mm, MM_ANONPAGES, -(int)HPAGE_PMD_NR);
 	spin_unlock(&mm->page_table_lock);
-	put_page(page);
+	tlb_remove_page(tlb, page);
+	/* No hardware ever knew the deposited table. */
 	pte_free(mm, pgtable);
 	return 1;
 }

@@ -1,10 +1,12 @@
 /* Faults, fork's copying, unmapping (mm/memory.c, 2.6.39), anonymous memory. */
+#include <linux/highmem.h>
 #include <linux/huge_mm.h>
 #include <linux/migrate.h>
 #include <linux/mm_inline.h>
 #include <linux/rmap.h>
 #include <linux/swap.h>
 #include <linux/swapops.h>
+#include <asm-generic/tlb.h>
 #include <asm/tlbflush.h>
 
 struct page *pte_alloc_one(struct mm_struct *mm)
@@ -28,6 +30,55 @@ void pte_free(struct mm_struct *mm, struct page *page)
 	__free_page(page);
 }
 
+/* For a table that the hardware may have walked: freed only after the flush. */
+void pte_free_tlb(struct mmu_gather *tlb, struct page *page)
+{
+	ghost(page, NR_PAGETABLE, -1);
+	dec_zone_page_state(page, NR_PAGETABLE);
+	tlb_remove_page(tlb, page);
+}
+
+#if PAGETABLE_LEVELS > 3
+int __pud_alloc(struct mm_struct *mm, pgd_t *pgd)
+{
+	pud_t *new = pud_alloc_one();
+
+	if (!new)
+		return -ENOMEM;
+	smp_wmb();	/* see __pte_alloc() */
+	spin_lock(&mm->page_table_lock);
+	if (pgd_none(*pgd)) {
+		set_pgd(pgd, __pgd(__pa(new) | _PAGE_TABLE));
+		new = NULL;
+	}
+	spin_unlock(&mm->page_table_lock);
+	if (new)
+		pud_free(mm, new);
+	return 0;
+}
+#endif
+
+#if PAGETABLE_LEVELS > 2
+/* Never with PAE, whose user pmds are there from the start. */
+int __pmd_alloc(struct mm_struct *mm, pud_t *pud)
+{
+	pmd_t *new = pmd_alloc_one();
+
+	if (!new)
+		return -ENOMEM;
+	smp_wmb();	/* see __pte_alloc() */
+	spin_lock(&mm->page_table_lock);
+	if (pud_none(*pud)) {
+		set_pud(pud, __pud(__pa(new) | _PAGE_TABLE));
+		new = NULL;
+	}
+	spin_unlock(&mm->page_table_lock);
+	if (new)
+		pmd_free(mm, new);
+	return 0;
+}
+#endif
+
 int __pte_alloc(struct mm_struct *mm, pmd_t *pmd)
 {
 	struct page *new = pte_alloc_one(mm);
@@ -39,7 +90,7 @@ int __pte_alloc(struct mm_struct *mm, pmd_t *pmd)
 	spin_lock(&mm->page_table_lock);
 	if (pmd_none(*pmd)) {
 		mm->nr_ptes++;
-		set_pmd(pmd, __pmd((page_to_pfn(new) << PAGE_SHIFT) | _PAGE_TABLE));
+		set_pmd(pmd, __pmd(((pteval_t)page_to_pfn(new) << PAGE_SHIFT) | _PAGE_TABLE));
 		new = NULL;
 	}
 	spin_unlock(&mm->page_table_lock);
@@ -141,7 +192,7 @@ static int do_wp_page(struct mm_struct *mm, struct vm_area_struct *vma, unsigned
 
 	page_table = pte_offset_map_lock(mm, pmd, address, &ptl);
 	struct page *drop = new_page;
-	if (pte_val(*page_table) == pte_val(orig_pte)) {
+	if (pte_same(*page_table, orig_pte)) {
 		pte_t entry = maybe_mkwrite(pte_mkdirty(pfn_pte(page_to_pfn(new_page), vma->vm_page_prot)), vma);
 
 		(void)ptep_get_and_clear(mm, page_addr, page_table);
@@ -158,6 +209,24 @@ static int do_wp_page(struct mm_struct *mm, struct vm_area_struct *vma, unsigned
 	return 0;
 }
 
+/*
+ * A PAE entry is read in two halves. What came out not present may never have been there in that form: ask again under the
+ * lock. Entries of one word cannot be torn.
+ */
+static bool pte_unmap_same(struct mm_struct *mm, pmd_t *pmd, pte_t *pte, pte_t orig_pte)
+{
+	bool same = true;
+
+	if (sizeof(pte_t) > sizeof(unsigned long)) {
+		spinlock_t *ptl = pte_lockptr(mm, pmd);
+
+		spin_lock(ptl);
+		same = pte_same(*pte, orig_pte);
+		spin_unlock(ptl);
+	}
+	return same;
+}
+
 int handle_pte_fault(struct mm_struct *mm, struct vm_area_struct *vma, unsigned long address, pmd_t *pmd,
 		     unsigned flags)
 {
@@ -168,13 +237,15 @@ int handle_pte_fault(struct mm_struct *mm, struct vm_area_struct *vma, unsigned 
 	if (!pte_present(entry)) {
 		if (pte_none(entry))
 			return do_anonymous_page(mm, vma, address, pmd);
+		if (!pte_unmap_same(mm, pmd, pte, entry))
+			return 0;
 		BUG_ON(!is_migration_pte(entry));
 		migration_entry_wait(mm, pmd, address);
 		return 0;
 	}
 	ptl = pte_lockptr(mm, pmd);
 	spin_lock(ptl);
-	if (unlikely(pte_val(*pte) != pte_val(entry)))
+	if (unlikely(!pte_same(*pte, entry)))
 		goto unlock;
 	if (flags & FAULT_FLAG_WRITE) {
 		if (!pte_write(entry))
@@ -191,9 +262,13 @@ unlock:
 
 int handle_mm_fault(struct mm_struct *mm, struct vm_area_struct *vma, unsigned long address, unsigned flags)
 {
-	pmd_t *pmd = pmd_offset_mm(mm, address);
-
 	__set_current_state(TASK_RUNNING);
+	pud_t *pud = pud_alloc(mm, pgd_offset(mm, address), address);
+	if (!pud)
+		return VM_FAULT_OOM;
+	pmd_t *pmd = pmd_alloc(mm, pud, address);
+	if (!pmd)
+		return VM_FAULT_OOM;
 	if (pmd_none(*pmd)) {
 		if (!(vma->vm_flags & VM_NOHUGEPAGE))
 			return do_huge_pmd_anonymous_page(mm, vma, address, pmd, flags);
@@ -224,7 +299,7 @@ static void copy_one_pte(struct mm_struct *dst_mm, pte_t *dst_pte, pte_t *src_pt
 	if (!pte_present(pte)) {
 		/* A writable migration entry becomes a read-only one on both sides. */
 		if (is_write_migration_pte(pte)) {
-			pte = __pte(SWP_ENTRY(SWP_MIGRATION_READ, SWP_OFFSET(pte_val(pte))));
+			pte = make_migration_pte_read(pte);
 			set_pte(src_pte, pte);
 		}
 		set_pte(dst_pte, pte);
@@ -272,15 +347,23 @@ static int copy_pte_range(struct mm_struct *dst_mm, struct mm_struct *src_mm, pm
 	return 0;
 }
 
+/* A pmd at a time at any number of levels: PMD_SIZE is that of the lowest entry above a page table. */
 int copy_page_range(struct mm_struct *dst_mm, struct mm_struct *src_mm, struct vm_area_struct *vma)
 {
 	unsigned long next;
 
 	for (unsigned long addr = vma->vm_start; addr != vma->vm_end; addr = next) {
-		pmd_t *src_pmd = pmd_offset_mm(src_mm, addr);
-		pmd_t *dst_pmd = pmd_offset_mm(dst_mm, addr);
+		pmd_t *src_pmd = mm_find_pmd(src_mm, addr);
 
 		next = pmd_addr_end(addr, vma->vm_end);
+		if (!src_pmd || pmd_none(*src_pmd))
+			continue;
+		pud_t *dst_pud = pud_alloc(dst_mm, pgd_offset(dst_mm, addr), addr);
+		if (!dst_pud)
+			return -ENOMEM;
+		pmd_t *dst_pmd = pmd_alloc(dst_mm, dst_pud, addr);
+		if (!dst_pmd)
+			return -ENOMEM;
 		if (pmd_trans_huge(*src_pmd)) {
 			int err = copy_huge_pmd(dst_mm, src_mm, dst_pmd, src_pmd, addr, vma);
 
@@ -289,18 +372,16 @@ int copy_page_range(struct mm_struct *dst_mm, struct mm_struct *src_mm, struct v
 			if (!err)
 				continue;
 		}
-		if (pmd_none(*src_pmd))
-			continue;
 		if (copy_pte_range(dst_mm, src_mm, dst_pmd, src_pmd, addr, next))
 			return -ENOMEM;
 	}
 	return 0;
 }
 
-/* -- exit -- */
+/* -- unmapping -- */
 
-/* The mm's last user is gone, so no TLB entry of it can be used any more: the "fast mode" frees pages at once. */
-static void zap_pte_range(struct vm_area_struct *vma, pmd_t *pmd, unsigned long addr, unsigned long end)
+static void zap_pte_range(struct mmu_gather *tlb, struct vm_area_struct *vma, pmd_t *pmd, unsigned long addr,
+			  unsigned long end)
 {
 	struct mm_struct *mm = vma->vm_mm;
 	spinlock_t *ptl;
@@ -311,46 +392,103 @@ static void zap_pte_range(struct vm_area_struct *vma, pmd_t *pmd, unsigned long 
 
 		if (pte_none(ptent))
 			continue;
-		/* ptep_get_and_clear_full(full = 1): without XCHG on SMP either. */
-		pte_clear(mm, addr, pte);
+		/* ptep_get_and_clear_full(): where the mm has no users left, without XCHG on SMP either. */
+		if (tlb->fullmm)
+			pte_clear(mm, addr, pte);
+		else
+			ptent = ptep_get_and_clear(mm, addr, pte);
 		if (!pte_present(ptent))
 			continue;
 		struct page *page = pte_page(ptent);
 		dec_mm_counter(mm, MM_ANONPAGES);
 		page_remove_rmap(page);
-		put_page(page);
+		tlb_remove_page(tlb, page);
 	}
 	pte_unmap_unlock(pte, ptl);
 }
 
-void unmap_vma(struct vm_area_struct *vma)
+/* Unmap [start, end) of one vma. Gathering keeps preemption off, so it is broken off where somebody waits for the CPU. */
+void unmap_vma(struct mmu_gather **tlbp, struct vm_area_struct *vma, unsigned long start, unsigned long end)
 {
 	unsigned long next;
 
-	for (unsigned long addr = vma->vm_start; addr != vma->vm_end; addr = next) {
-		pmd_t *pmd = pmd_offset_mm(vma->vm_mm, addr);
+	for (unsigned long addr = start; addr != end; addr = next) {
+		pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
 
-		next = pmd_addr_end(addr, vma->vm_end);
-		if (pmd_trans_huge(*pmd) && zap_huge_pmd(vma, pmd))
+		next = pmd_addr_end(addr, end);
+		if (!pmd || pmd_none(*pmd))
 			continue;
-		if (!pmd_none(*pmd))
-			zap_pte_range(vma, pmd, addr, next);
-		cond_resched();
+		if (!pmd_trans_huge(*pmd) || !zap_huge_pmd(*tlbp, vma, pmd))
+			zap_pte_range(*tlbp, vma, pmd, addr, next);
+		if (need_resched()) {
+			bool fullmm = (*tlbp)->fullmm;
+
+			tlb_finish_mmu(*tlbp);
+			cond_resched();
+			*tlbp = tlb_gather_mmu(vma->vm_mm, fullmm);
+		}
 	}
 }
 
-/* All vmas are unmapped: what is left under them is empty page tables. */
-void free_pgtables(struct vm_area_struct *vma)
+/* Throw the pages of [start, end) away; the next touch finds zeros. Caller holds mmap_sem. Huge pages only as a whole. */
+void zap_page_range(struct vm_area_struct *vma, unsigned long start, unsigned long end)
+{
+	lru_add_drain();
+	struct mmu_gather *tlb = tlb_gather_mmu(vma->vm_mm, false);
+	unmap_vma(&tlb, vma, start, end);
+	tlb_finish_mmu(tlb);
+}
+
+/* -- freeing page tables -- */
+
+/* Whether no neighbour reaches into the table entry of `size` bytes that holds `addr`; a ceiling of 0 is the very top. */
+static bool entry_unused(unsigned long addr, unsigned long size, unsigned long floor, unsigned long ceiling)
+{
+	unsigned long start = addr & ~(size - 1);
+
+	return start >= floor && start + size - 1 <= ceiling - 1;
+}
+
+/*
+ * The vma is unmapped: what is left under it is empty page tables, which go from the lowest level up where nothing else
+ * between `floor` and `ceiling` needs them.
+ */
+void free_pgtables(struct mmu_gather *tlb, struct vm_area_struct *vma, unsigned long floor, unsigned long ceiling)
 {
 	struct mm_struct *mm = vma->vm_mm;
+	unsigned long start = vma->vm_start, end = vma->vm_end;
 
-	for (unsigned long i = pgd_index(vma->vm_start); i <= pgd_index(vma->vm_end - 1); i++) {
-		pmd_t pmd = mm->pgd[i];
+	for (unsigned long addr = start; addr != end; addr = pmd_addr_end(addr, end)) {
+		pmd_t *pmd = mm_find_pmd(mm, addr);
 
-		if (pmd_none(pmd))
+		if (!pmd || pmd_none(*pmd) || !entry_unused(addr, PMD_SIZE, floor, ceiling))
 			continue;
-		pmd_clear(&mm->pgd[i]);
+		struct page *table = pmd_page(*pmd);
+		pmd_clear(pmd);
+		pte_free_tlb(tlb, table);
 		mm->nr_ptes--;
-		pte_free(mm, pmd_page(pmd));
 	}
+#if PAGETABLE_LEVELS > 2
+	for (unsigned long addr = start; addr != end; addr = table_addr_end(addr, end, PUD_SIZE)) {
+		pgd_t *pgd = pgd_offset(mm, addr);
+		pud_t *pud = pgd_present(*pgd) ? pud_offset(pgd, addr) : NULL;
+
+		if (!pud || pud_none(*pud) || !entry_unused(addr, PUD_SIZE, floor, ceiling))
+			continue;
+		pmd_t *table = pmd_offset(pud, 0);
+		pud_clear(pud);
+		tlb_remove_page(tlb, virt_to_page(table));
+	}
+#endif
+#if PAGETABLE_LEVELS > 3
+	for (unsigned long addr = start; addr != end; addr = table_addr_end(addr, end, PGDIR_SIZE)) {
+		pgd_t *pgd = pgd_offset(mm, addr);
+
+		if (pgd_none(*pgd) || !entry_unused(addr, PGDIR_SIZE, floor, ceiling))
+			continue;
+		pud_t *table = pud_offset(pgd, 0);
+		pgd_clear(pgd);
+		tlb_remove_page(tlb, virt_to_page(table));
+	}
+#endif
 }

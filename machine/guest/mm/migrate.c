@@ -1,4 +1,5 @@
 /* Page migration (mm/migrate.c, 2.6.39), anonymous pages. */
+#include <linux/highmem.h>
 #include <linux/migrate.h>
 #include <linux/mm_inline.h>
 #include <linux/rmap.h>
@@ -30,10 +31,10 @@ void putback_lru_pages(struct list_head *l)
 static int remove_migration_pte(struct page *new, struct vm_area_struct *vma, unsigned long addr, void *old)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	pmd_t *pmd = pmd_offset_mm(mm, addr);
+	pmd_t *pmd = mm_find_pmd(mm, addr);
 	spinlock_t *ptl;
 
-	if (pmd_none(*pmd) || pmd_trans_huge(*pmd))
+	if (!pmd || pmd_none(*pmd) || pmd_trans_huge(*pmd))
 		return SWAP_AGAIN;
 	pte_t *ptep = pte_offset_map_lock(mm, pmd, addr, &ptl);
 	pte_t entry = *ptep;

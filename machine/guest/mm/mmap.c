@@ -2,6 +2,7 @@
 #include <linux/mm.h>
 #include <linux/rmap.h>
 #include <linux/slab.h>
+#include <asm-generic/tlb.h>
 #include <asm/tlbflush.h>
 
 DEFINE_KMEM_CACHE(vm_area_cache, struct vm_area_struct);
@@ -68,17 +69,22 @@ out:
 	return retval;
 }
 
+/* The last user is gone, but CPUs may still have the mm loaded, borrowed by kernel threads. */
 void exit_mmap(struct mm_struct *mm)
 {
+	struct mmu_gather *tlb = tlb_gather_mmu(mm, true);
 	struct vm_area_struct *vma, *next;
 
 	for (vma = mm->mmap; vma; vma = vma->vm_next)
-		unmap_vma(vma);
-	for (vma = mm->mmap; vma; vma = next) {
-		next = vma->vm_next;
+		unmap_vma(&tlb, vma, vma->vm_start, vma->vm_end);
+	for (vma = mm->mmap; vma; vma = vma->vm_next) {
 		/* Out of rmap's sight first: a walker may hold a pmd it has read, and lock the table behind it. */
 		unlink_anon_vmas(vma);
-		free_pgtables(vma);
+		free_pgtables(tlb, vma, 0, vma->vm_next ? vma->vm_next->vm_start : 0);
+	}
+	tlb_finish_mmu(tlb);
+	for (vma = mm->mmap; vma; vma = next) {
+		next = vma->vm_next;
 		kmem_cache_free(&vm_area_cache, vma);
 	}
 	mm->mmap = NULL;

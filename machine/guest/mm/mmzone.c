@@ -8,13 +8,18 @@ struct page *mem_map;
 
 static DEFINE_PER_CPU(struct per_cpu_pageset, boot_pageset[MAX_NR_ZONES]);
 
+#ifdef CONFIG_X86_64
+static const char *const zone_names[MAX_NR_ZONES] = { "DMA", "DMA32", "Normal" };
+#else
 static const char *const zone_names[MAX_NR_ZONES] = { "DMA", "Normal", "HighMem" };
+#endif
 
 #ifdef CONFIG_SMALL
 #define MAX_DMA_PFN SMALL_DMA_END
 #else
 #define MAX_DMA_PFN (0x1000000UL >> PAGE_SHIFT)
 #endif
+#define MAX_DMA32_PFN (0x100000000ULL >> PAGE_SHIFT)
 
 /* Pages per refill: a thousandth of the zone, at most 512 KB, a quarter of that, one less than a power of two. */
 static int zone_batchsize(struct zone *zone)
@@ -82,7 +87,16 @@ static void build_zonelists(void)
 
 void free_area_init(void)
 {
-	unsigned long end_pfn[MAX_NR_ZONES] = { min(MAX_DMA_PFN, max_low_pfn), max_low_pfn, max_pfn };
+	unsigned long end_pfn[MAX_NR_ZONES] = {
+		[ZONE_DMA] = min(MAX_DMA_PFN, max_low_pfn),
+#ifdef CONFIG_X86_64
+		[ZONE_DMA32] = min(MAX_DMA32_PFN, max_low_pfn),
+#endif
+		[ZONE_NORMAL] = max_low_pfn,
+#ifdef CONFIG_HIGHMEM
+		[ZONE_HIGHMEM] = max_pfn,
+#endif
+	};
 	unsigned long start_pfn = ARCH_PFN_OFFSET;
 
 	mem_map = alloc_bootmem((max_pfn - ARCH_PFN_OFFSET) * sizeof(struct page));
@@ -105,10 +119,14 @@ static unsigned long int_sqrt(unsigned long x)
 	return root;
 }
 
-/* How much of a lower zone a request that could use a higher one must leave (lowmem_reserve_ratio 256, 32). */
+/* How much of a lower zone a request that could use a higher one must leave (sysctl_lowmem_reserve_ratio). */
 static void setup_per_zone_lowmem_reserve(void)
 {
+#ifdef CONFIG_X86_64
+	static const int ratio[MAX_NR_ZONES - 1] = { 256, 256 };
+#else
 	static const int ratio[MAX_NR_ZONES - 1] = { 256, 32 };
+#endif
 
 	for (int high = 1; high < MAX_NR_ZONES; high++) {
 		unsigned long managed = contig_page_data.node_zones[high].present_pages;
@@ -126,7 +144,7 @@ void init_per_zone_wmark_min(void)
 	struct zone *zone;
 
 	for_each_zone(zone) {
-		if (zone_idx(zone) != ZONE_HIGHMEM)
+		if (!is_highmem(zone))
 			lowmem_pages += zone->present_pages;
 	}
 	unsigned long min_free_kbytes = int_sqrt(lowmem_pages * (PAGE_SIZE / 1024) * 16);
@@ -137,7 +155,7 @@ void init_per_zone_wmark_min(void)
 		/* pages_min * present_pages fits: 16384 pages times the 229376 of lowmem. */
 		unsigned long share = pages_min * zone->present_pages / lowmem_pages;
 
-		if (zone_idx(zone) == ZONE_HIGHMEM)
+		if (is_highmem(zone))
 			zone->watermark[WMARK_MIN] = max(SWAP_CLUSTER_MAX, min(128UL, zone->present_pages / 1024));
 		else
 			zone->watermark[WMARK_MIN] = share;

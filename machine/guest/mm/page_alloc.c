@@ -1,5 +1,6 @@
 /* The buddy allocator (mm/page_alloc.c, 2.6.39): free lists, per-CPU lists, the fast path and the slow path. */
 #include <linux/compaction.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/swap.h>
 #include <linux/vmstat.h>

@@ -198,11 +198,11 @@ static bool page_in_vma(struct page *page, struct vm_area_struct *vma, unsigned 
 static int try_to_unmap_one(struct page *page, struct vm_area_struct *vma, unsigned long address, enum ttu_flags flags)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	pmd_t *pmd = pmd_offset_mm(mm, address);
+	pmd_t *pmd = mm_find_pmd(mm, address);
 	spinlock_t *ptl;
 	int ret = SWAP_AGAIN;
 
-	if (pmd_none(*pmd) || pmd_trans_huge(*pmd))
+	if (!pmd || pmd_none(*pmd) || pmd_trans_huge(*pmd))
 		return ret;
 	pte_t *pte = pte_offset_map_lock(mm, pmd, address, &ptl);
 	if (!pte_present(*pte) || pte_pfn(*pte) != page_to_pfn(page))

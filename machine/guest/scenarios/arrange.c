@@ -16,10 +16,24 @@ static void hog_add(struct page *page, unsigned order)
 	list_add(&page->lru, &hogged);
 }
 
+/* Where processes get their pages from first: HighMem, or on x86-64 the topmost zone that has any. */
+struct zone *user_zone(void)
+{
+	struct zone *zone = &contig_page_data.node_zones[MAX_NR_ZONES - 1];
+
+	while (!zone->present_pages)
+		zone--;
+	return zone;
+}
+
 /* Zones must be taken from the lowest up: requests fall back downwards. */
 void hog_zone(enum zone_type type)
 {
+#ifdef CONFIG_X86_64
+	static const gfp_t gfp[MAX_NR_ZONES] = { __GFP_DMA, __GFP_DMA32, 0 };
+#else
 	static const gfp_t gfp[MAX_NR_ZONES] = { __GFP_DMA, 0, __GFP_HIGHMEM };
+#endif
 
 	drain_pages(get_cpu());
 	put_cpu();
@@ -42,15 +56,16 @@ static struct page *hog_find(unsigned long pfn)
 		if (pfn >= page_to_pfn(page) && pfn < page_to_pfn(page) + (1UL << page_private(page)))
 			return page;
 	}
-	BUG();
+	return NULL;
 }
 
 /* Hand out the page `pfn`, with one reference; its block falls into halves around it. */
 struct page *hog_take(unsigned long pfn)
 {
 	struct page *page = hog_find(pfn);
-	unsigned order = page_private(page);
 
+	BUG_ON(!page);
+	unsigned order = page_private(page);
 	list_del(&page->lru);
 	while (order--) {
 		struct page *half = page + (1UL << order);
@@ -67,11 +82,30 @@ struct page *hog_take(unsigned long pfn)
 	return page;
 }
 
-/* Free the taken blocks that lie wholly in [start_pfn, end_pfn). */
+/* Halve the taken block around `pfn` until one begins there. */
+static void hog_split(unsigned long pfn)
+{
+	struct page *page = hog_find(pfn);
+
+	while (page && page_to_pfn(page) != pfn) {
+		unsigned order = page_private(page) - 1;
+		struct page *half = page + (1UL << order);
+
+		set_page_private(page, order);
+		init_page_count(half);
+		hog_add(half, order);
+		if (pfn >= page_to_pfn(half))
+			page = half;
+	}
+}
+
+/* Free what is taken of [start_pfn, end_pfn). */
 void hog_release(unsigned long start_pfn, unsigned long end_pfn)
 {
 	struct page *page, *next;
 
+	hog_split(start_pfn);
+	hog_split(end_pfn);
 	list_for_each_entry_safe(page, next, &hogged, lru) {
 		unsigned order = page_private(page);
 

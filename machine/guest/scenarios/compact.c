@@ -1,6 +1,6 @@
 /*
  * Compaction that works, and fork with copy-on-write: nothing is wrong here, in any variant and under any schedule. A
- * process has a few anonymous pages in HighMem's first pageblock; an allocation of a whole pageblock must move them up.
+ * process has a few anonymous pages in one pageblock of HighMem (x86-64: DMA32); an allocation of a whole pageblock must move them up.
  * The process forks and both sides write meanwhile.
  */
 #include <linux/mm_inline.h>
@@ -69,7 +69,13 @@ static void compact_main(void *argument)
 
 void scenario_compact(void)
 {
-	unsigned long pfn = contig_page_data.node_zones[ZONE_HIGHMEM].zone_start_pfn;
+#ifdef CONFIG_X86_64
+	/* Kernel and processes share the zone: processes get the upper part. */
+	unsigned long pfn = user_zone()->zone_start_pfn + 8 * pageblock_nr_pages;
+#else
+	unsigned long pfn = user_zone()->zone_start_pfn;
+#endif
+	struct zone *kernel_zone = contig_page_data.node_zonelists[ZONE_NORMAL].zones[0];
 	const unsigned long vm_flags = VM_READ | VM_WRITE | VM_NOHUGEPAGE;
 	struct mm_struct *mm = mm_alloc();
 
@@ -82,11 +88,14 @@ void scenario_compact(void)
 
 	for (int type = 0; type < MAX_NR_ZONES; type++)
 		hog_zone(type);
-	/* Kernel memory in pieces only, so that the request has to make room in HighMem. */
+	/* Kernel memory in pieces only, so that the request has to make room among the process's. */
 	for (unsigned long block = 2; block < 6; block++) {
-		unsigned long start = contig_page_data.node_zones[ZONE_NORMAL].zone_start_pfn + block * pageblock_nr_pages;
+		unsigned long start = kernel_zone->zone_start_pfn + block * pageblock_nr_pages;
 
 		(void)hog_take(start);
+#ifdef CONFIG_X86_64
+		set_pageblock_migratetype(pfn_to_page(start), MIGRATE_UNMOVABLE);
+#endif
 		hog_release(start, start + pageblock_nr_pages);
 	}
 	hog_release(pfn, pfn + pageblock_nr_pages);

@@ -10,6 +10,8 @@
  *            fifth page on, then more file pages; elsewhere a few free pages, in pieces
  *   HighMem  two huge pages' worth of free blocks, of which the watermark lets one go, and some pieces
  *
+ * On x86-64 there is no HighMem, and with less than 4 GB nothing in Normal: DMA32 takes the place of both.
+ *
  * The numbers 25 and 7 are those of the report of 19 July 2011.
  */
 #include <linux/huge_mm.h>
@@ -29,12 +31,19 @@
 #define DMA_FILE_PAGES 1
 #define DMA_ANON_PAGES 4
 #define MORE_FILE_PAGES 8
-#define NORMAL_FREE_BLOCKS 4
 #else
 #define DMA_FILE_PAGES 14
 #define DMA_ANON_PAGES 32
 #define MORE_FILE_PAGES 64
+#endif
+
+/* Enough for the kernel above the low watermark, too little for compaction of this zone to look worthwhile. */
+#ifdef CONFIG_X86_64
 #define NORMAL_FREE_BLOCKS 2
+#elif defined(CONFIG_SMALL)
+#define NORMAL_FREE_BLOCKS 4
+#else
+#define NORMAL_FREE_BLOCKS (2UL << (10 - pageblock_order))
 #endif
 
 static struct task_struct *thp_task, *reclaim_task;
@@ -70,15 +79,28 @@ static void arrange_normal(struct zone *zone)
 
 	for (unsigned long i = 0; i < SWAP_CLUSTER_MAX + MORE_FILE_PAGES; i++)
 		make_lru_page(hog_take(first + i), i < CLUSTER_ANON ? LRU_INACTIVE_ANON : LRU_INACTIVE_FILE);
-	for (unsigned long block = 2; block < 2 + NORMAL_FREE_BLOCKS; block++)
-		free_in_pieces(zone->zone_start_pfn + block * pageblock_nr_pages);
+	for (unsigned long block = 2; block < 2 + NORMAL_FREE_BLOCKS; block++) {
+		unsigned long pfn = zone->zone_start_pfn + block * pageblock_nr_pages;
+
+#ifdef CONFIG_X86_64
+		/* The kernel's own, lest it take from the huge pages' blocks, which lie in the same zone. */
+		set_pageblock_migratetype(pfn_to_page(pfn), MIGRATE_UNMOVABLE);
+#endif
+		free_in_pieces(pfn);
+	}
 }
 
-static void arrange_highmem(struct zone *zone)
+static void arrange_user(struct zone *zone)
 {
 	unsigned long pfn = zone->zone_start_pfn;
 
+#ifdef CONFIG_X86_64
+	/* Behind what arrange_normal() has laid out, on a 4 MB frame; the very top is the kernel's already. */
+	pfn += 16 * pageblock_nr_pages;
+	free_in_pieces(pfn - 2 * pageblock_nr_pages);
+#else
 	free_in_pieces(pfn + 2 * pageblock_nr_pages);
+#endif
 	hog_release(pfn + pageblock_nr_pages, pfn + 2 * pageblock_nr_pages);
 	/* Freed last, so handed out first; on a 4 MB frame in the small flavour too. */
 	hog_release(pfn, pfn + pageblock_nr_pages);
@@ -178,8 +200,8 @@ void scenario_wrong_zone(void)
 	for (int type = 0; type < MAX_NR_ZONES; type++)
 		hog_zone(type);
 	arrange_dma(&zones[ZONE_DMA]);
-	arrange_normal(&zones[ZONE_NORMAL]);
-	arrange_highmem(&zones[ZONE_HIGHMEM]);
+	arrange_normal(&zones[ZONE_DMA + 1]);
+	arrange_user(user_zone());
 
 	thp_task = make_task("thp", 0, thp_main, NULL);
 	thp_task->mm = mm;

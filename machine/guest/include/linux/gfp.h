@@ -6,6 +6,7 @@
 
 #define __GFP_DMA 0x01u
 #define __GFP_HIGHMEM 0x02u
+#define __GFP_DMA32 0x04u
 #define __GFP_MOVABLE 0x08u
 #define __GFP_WAIT 0x10u
 #define __GFP_HIGH 0x20u
@@ -34,7 +35,15 @@ static inline enum zone_type gfp_zone(gfp_t gfp_mask)
 {
 	if (gfp_mask & __GFP_DMA)
 		return ZONE_DMA;
-	return gfp_mask & __GFP_HIGHMEM ? ZONE_HIGHMEM : ZONE_NORMAL;
+#ifdef CONFIG_X86_64
+	if (gfp_mask & __GFP_DMA32)
+		return ZONE_DMA32;
+#endif
+#ifdef CONFIG_HIGHMEM
+	if (gfp_mask & __GFP_HIGHMEM)
+		return ZONE_HIGHMEM;
+#endif
+	return ZONE_NORMAL;
 }
 
 struct page *alloc_pages(gfp_t gfp_mask, unsigned order);

@@ -13,7 +13,11 @@
 #define __always_inline inline __attribute__((always_inline))
 #define __aligned(n) __attribute__((aligned(n)))
 #define __section(s) __attribute__((section(s)))
+#ifdef CONFIG_X86_64
+#define asmlinkage
+#else
 #define asmlinkage __attribute__((regparm(0)))
+#endif
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define ALIGN(x, a) (((x) + (a) - 1) & ~((typeof(x))(a) - 1))
@@ -31,7 +35,7 @@
 #define EINVAL 22
 
 void printk(const char *text);
-void printk_hex(const char *label, u32 value);
+void printk_hex(const char *label, unsigned long value);
 void *memset(void *to, int byte, size_t count);
 void *memcpy(void *to, const void *from, size_t count);
 bool parse_option(const char *name, char *value, size_t size);

@@ -4,8 +4,14 @@
 
 #include <linux/types.h>
 
-#define LIST_POISON1 ((struct list_head *)0x00100100)
-#define LIST_POISON2 ((struct list_head *)0x00200200)
+/* Whoever follows them faults: nothing is ever mapped there, and on x86-64 the address is not even canonical. */
+#ifdef CONFIG_X86_64
+#define POISON_POINTER_DELTA 0xdead000000000000UL
+#else
+#define POISON_POINTER_DELTA 0
+#endif
+#define LIST_POISON1 ((struct list_head *)(0x00100100 + POISON_POINTER_DELTA))
+#define LIST_POISON2 ((struct list_head *)(0x00200200 + POISON_POINTER_DELTA))
 
 #define LIST_HEAD_INIT(name) { &(name), &(name) }
 #define LIST_HEAD(name) struct list_head name = LIST_HEAD_INIT(name)

@@ -112,7 +112,12 @@ static inline void *lowmem_page_address(struct page *page)
 
 static inline bool PageHighMem(struct page *page)
 {
+#ifdef CONFIG_HIGHMEM
 	return page->flags >> ZONES_PGSHIFT == ZONE_HIGHMEM;
+#else
+	(void)page;
+	return false;
+#endif
 }
 
 #define page_address(page) lowmem_page_address(page)
@@ -142,7 +147,7 @@ void wait_on_page_locked(struct page *page);
 #ifdef CONFIG_SMP
 #define pte_lockptr(mm, pmd) ({ (void)(mm); &pmd_page(*(pmd))->ptl; })
 #else
-#define pte_lockptr(mm, pmd) (&(mm)->page_table_lock)
+#define pte_lockptr(mm, pmd) ({ (void)(pmd); &(mm)->page_table_lock; })
 #endif
 
 #define pte_offset_map_lock(mm, pmd, address, ptlp) ({		\
@@ -157,6 +162,8 @@ void wait_on_page_locked(struct page *page);
 #define inc_mm_counter(mm, member) atomic_long_inc(&(mm)->rss_stat[member])
 #define dec_mm_counter(mm, member) atomic_long_dec(&(mm)->rss_stat[member])
 
+struct mmu_gather;
+
 /* mm/memory.c */
 int handle_mm_fault(struct mm_struct *mm, struct vm_area_struct *vma, unsigned long address, unsigned flags);
 int handle_pte_fault(struct mm_struct *mm, struct vm_area_struct *vma, unsigned long address, pmd_t *pmd,
@@ -164,9 +171,11 @@ int handle_pte_fault(struct mm_struct *mm, struct vm_area_struct *vma, unsigned 
 struct page *pte_alloc_one(struct mm_struct *mm);
 void pte_free(struct mm_struct *mm, struct page *page);
 int __pte_alloc(struct mm_struct *mm, pmd_t *pmd);
+void pte_free_tlb(struct mmu_gather *tlb, struct page *page);
+void zap_page_range(struct vm_area_struct *vma, unsigned long start, unsigned long end);
 int copy_page_range(struct mm_struct *dst_mm, struct mm_struct *src_mm, struct vm_area_struct *vma);
-void unmap_vma(struct vm_area_struct *vma);
-void free_pgtables(struct vm_area_struct *vma);
+void unmap_vma(struct mmu_gather **tlbp, struct vm_area_struct *vma, unsigned long start, unsigned long end);
+void free_pgtables(struct mmu_gather *tlb, struct vm_area_struct *vma, unsigned long floor, unsigned long ceiling);
 
 /* mm/mmap.c */
 struct vm_area_struct *find_vma(struct mm_struct *mm, unsigned long address);
@@ -176,33 +185,56 @@ int dup_mmap(struct mm_struct *mm, struct mm_struct *oldmm);
 void exit_mmap(struct mm_struct *mm);
 
 /* arch/x86/mm */
-void *kmap_atomic(struct page *page);
-void kunmap_atomic(void *address);
 pgd_t *pgd_alloc(void);
 void pgd_free(pgd_t *pgd);
+#if PAGETABLE_LEVELS > 2
+pmd_t *pmd_alloc_one(void);
+void pmd_free(struct mm_struct *mm, pmd_t *pmd);
+#endif
+#if PAGETABLE_LEVELS > 3
+pud_t *pud_alloc_one(void);
+void pud_free(struct mm_struct *mm, pud_t *pud);
+#endif
+void find_low_pfn_range(void);
 void paging_init(void);
 void mem_init(void);
 void *alloc_bootmem(unsigned long size);
 
-static inline void clear_highpage_start(struct page *page, unsigned long size)
+/* -- levels of the tables: made where missing; NULL without memory -- */
+
+#if PAGETABLE_LEVELS > 3
+int __pud_alloc(struct mm_struct *mm, pgd_t *pgd);
+
+static inline pud_t *pud_alloc(struct mm_struct *mm, pgd_t *pgd, unsigned long address)
 {
-	void *address = kmap_atomic(page);
-
-	clear_words(address, size);
-	kunmap_atomic(address);
+	if (unlikely(pgd_none(*pgd)) && __pud_alloc(mm, pgd))
+		return NULL;
+	return pud_offset(pgd, address);
 }
+#endif
 
-static inline void copy_highpage_start(struct page *to, struct page *from, unsigned long size)
+#if PAGETABLE_LEVELS > 2
+int __pmd_alloc(struct mm_struct *mm, pud_t *pud);
+
+static inline pmd_t *pmd_alloc(struct mm_struct *mm, pud_t *pud, unsigned long address)
 {
-	void *source = kmap_atomic(from);
-	void *target = kmap_atomic(to);
-
-	copy_words(target, source, size);
-	kunmap_atomic(target);
-	kunmap_atomic(source);
+	if (unlikely(pud_none(*pud)) && __pmd_alloc(mm, pud))
+		return NULL;
+	return pmd_offset(pud, address);
 }
+#endif
 
-#define clear_highpage(page) clear_highpage_start(page, PAGE_SIZE)
-#define copy_highpage(to, from) copy_highpage_start(to, from, PAGE_SIZE)
+/* The pmd slot of an address if the tables above it are there, else NULL. */
+static inline pmd_t *mm_find_pmd(struct mm_struct *mm, unsigned long address)
+{
+	pgd_t *pgd = pgd_offset(mm, address);
+
+	if (!pgd_present(*pgd))
+		return NULL;
+	pud_t *pud = pud_offset(pgd, address);
+	if (!pud_present(*pud))
+		return NULL;
+	return pmd_offset(pud, address);
+}
 
 #endif

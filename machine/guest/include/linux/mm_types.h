@@ -7,7 +7,7 @@
 struct address_space;
 struct anon_vma;
 
-/* 32 bytes, as on x86-32. */
+/* As large as Linux's: what mem_map takes is part of how memory is laid out. */
 struct page {
 	unsigned long flags;
 	atomic_t _count;
@@ -21,13 +21,13 @@ struct page {
 	unsigned long index;
 	struct list_head lru;
 };
-_Static_assert(sizeof(struct page) == 32, "struct page is 32 bytes on x86-32");
+_Static_assert(sizeof(struct page) == (sizeof(long) == 4 ? 32 : 56), "struct page");
 
 struct vm_area_struct {
 	struct mm_struct *vm_mm;
 	unsigned long vm_start, vm_end;
 	struct vm_area_struct *vm_next;
-	u32 vm_page_prot;
+	pteval_t vm_page_prot;
 	unsigned long vm_flags;
 	struct list_head anon_vma_chain;
 	struct anon_vma *anon_vma;

@@ -1,4 +1,4 @@
-/* Zones (include/linux/mmzone.h, 2.6.39; FLATMEM, x86-32 with HIGHMEM). */
+/* Zones (include/linux/mmzone.h, 2.6.39; FLATMEM, without ZONE_MOVABLE). */
 #ifndef LINUX_MMZONE_H
 #define LINUX_MMZONE_H
 
@@ -62,7 +62,18 @@ enum zone_watermarks { WMARK_MIN, WMARK_LOW, WMARK_HIGH, NR_WMARK };
 #define low_wmark_pages(z) ((z)->watermark[WMARK_LOW])
 #define high_wmark_pages(z) ((z)->watermark[WMARK_HIGH])
 
-enum zone_type { ZONE_DMA, ZONE_NORMAL, ZONE_HIGHMEM, MAX_NR_ZONES };
+/* ISA's 16 MB, then on x86-64 what 32-bit devices reach. */
+enum zone_type {
+	ZONE_DMA,
+#ifdef CONFIG_X86_64
+	ZONE_DMA32,
+#endif
+	ZONE_NORMAL,
+#ifdef CONFIG_HIGHMEM
+	ZONE_HIGHMEM,
+#endif
+	MAX_NR_ZONES,
+};
 
 struct per_cpu_pages {
 	int count, high, batch;
@@ -123,6 +134,16 @@ extern struct page *mem_map;
 extern unsigned long max_low_pfn, max_pfn;
 
 #define zone_idx(zone) ((zone) - contig_page_data.node_zones)
+static inline bool is_highmem(struct zone *zone)
+{
+#ifdef CONFIG_HIGHMEM
+	return zone_idx(zone) == ZONE_HIGHMEM;
+#else
+	(void)zone;
+	return false;
+#endif
+}
+
 #define for_each_zone(zone)								\
 	for (zone = contig_page_data.node_zones; zone < contig_page_data.node_zones + MAX_NR_ZONES; zone++)
 #define for_each_zone_zonelist(zone, at, zonelist)					\
@@ -146,7 +167,7 @@ static inline bool is_active_lru(enum lru_list l)
 /* One comparison serves both ends: below the offset the difference is huge. */
 #define pfn_valid(pfn) ((pfn) - ARCH_PFN_OFFSET < max_pfn - ARCH_PFN_OFFSET)
 
-#define ZONES_PGSHIFT 30
+#define ZONES_PGSHIFT (BITS_PER_LONG - 2)
 
 /* A page's zone is in its topmost flag bits: the truth that the wrong-zone bug forgets to ask. */
 static inline struct zone *page_zone(const struct page *page)

@@ -25,7 +25,7 @@
 #define MAX_SCHEDULE_TIMEOUT 0x7fffffffL
 
 struct thread_struct {
-	unsigned long sp;	/* at TASK_THREAD_SP: entry.S */
+	unsigned long sp;	/* at TASK_THREAD_SP: __switch_to_asm */
 };
 
 struct task_struct {
@@ -56,6 +56,7 @@ DECLARE_PER_CPU(struct task_struct *, current_task);
 
 extern volatile unsigned long jiffies;
 extern struct task_struct init_task;
+extern union thread_union init_thread_union;
 
 void sched_init(void);
 void init_idle(struct task_struct *idle, int cpu);

@@ -15,8 +15,12 @@ typedef unsigned gfp_t;
 typedef unsigned isolate_mode_t;
 
 typedef struct { int counter; } atomic_t;
-/* On 32-bit x86 Linux's atomic_long_t is an atomic_t. */
+#ifdef CONFIG_X86_64
+typedef struct { long counter; } atomic64_t;
+typedef atomic64_t atomic_long_t;
+#else
 typedef atomic_t atomic_long_t;
+#endif
 
 struct list_head { struct list_head *next, *prev; };
 

@@ -1,9 +1,10 @@
 /*
  * Compile-time configuration of the guest. The flavour decides the sizes of memory management's units:
  *
- *   linux  (default)       Linux's own x86-32 constants, 2-level paging
+ *   linux  (default)       Linux's own constants
  *   small  (CONFIG_SMALL)  the same code with units so small that a whole run fits on a few pages of trace
  *
+ * The architecture is x86-32 with 2-level page tables, with CONFIG_X86_PAE x86-32 with 3-level ones, or CONFIG_X86_64.
  * CONFIG_SMP selects the multiprocessor build, CONFIG_FIX_7454f4ba40b4 and CONFIG_SEED_WMB the code variants.
  */
 #ifndef RACETAPE_CONFIG_H
@@ -17,20 +18,34 @@
 
 #define HZ 100
 
+/* x86-32 maps less than 1 GB for the kernel, so what is above that is HighMem; x86-64 maps everything. */
+#ifndef CONFIG_X86_64
+#define CONFIG_X86_32
+#define CONFIG_HIGHMEM
+#endif
+
 #ifdef CONFIG_SMALL
 #define MAX_ORDER 5
 #define pageblock_order 4
 #define HPAGE_PMD_ORDER 4
 #define SWAP_CLUSTER_MAX 4UL
-/* Three zones in a row, above the kernel. HighMem starts on a 4 MB frame, as a huge pmd demands. */
+/*
+ * x86-32: three zones in a row, above the kernel. HighMem starts on a 4 MB frame, as a huge pmd demands. x86-64: DMA is the
+ * same, and all the rest is DMA32.
+ */
 #define ARCH_PFN_OFFSET 1712UL
 #define SMALL_DMA_END 1792UL
 #define SMALL_NORMAL_END 2048UL
-#define SMALL_HIGHMEM_END 2096UL
+#define SMALL_END 2096UL
 #else
 #define MAX_ORDER 11
-#define pageblock_order 10
+/* A huge page is what one pmd maps, and a pageblock is a huge page: 4 MB or 2 MB. */
+#if defined(CONFIG_X86_PAE) || defined(CONFIG_X86_64)
+#define HPAGE_PMD_ORDER 9
+#else
 #define HPAGE_PMD_ORDER 10
+#endif
+#define pageblock_order HPAGE_PMD_ORDER
 #define SWAP_CLUSTER_MAX 32UL
 #define ARCH_PFN_OFFSET 0UL
 #endif

@@ -16,6 +16,7 @@ void scenario_wrong_zone(void);
 void scenario_compact(void);
 
 /* scenarios/arrange.c: set-up helpers. */
+struct zone *user_zone(void);
 void hog_zone(enum zone_type type);
 struct page *hog_take(unsigned long pfn);
 void hog_release(unsigned long start_pfn, unsigned long end_pfn);

@@ -33,9 +33,17 @@ enum tracepoint {
 
 #define TRACEPOINT_BASE 0x52540000
 
+/* Registers that need no REX prefix: eight bytes on x86-64 too. */
+#ifdef CONFIG_X86_64
+#define TRACEPOINT_REGISTER "R"
+#else
+#define TRACEPOINT_REGISTER "r"
+#endif
+
 #define tracepoint(id, base, index)								\
 	asm volatile("nopl %c0(%1,%2,1)"							\
-		     : : "i" (TRACEPOINT_BASE | (id)), "r" ((u32)(base)), "r" ((u32)(index)))
+		     : : "i" (TRACEPOINT_BASE | (id)),					\
+		       TRACEPOINT_REGISTER ((unsigned long)(base)), TRACEPOINT_REGISTER ((unsigned long)(index)))
 
 #define trace_ready()			tracepoint(TP_READY, 0, 0)
 #define trace_sched_switch(prev, next)	tracepoint(TP_SCHED_SWITCH, prev, next)

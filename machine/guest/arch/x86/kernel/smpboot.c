@@ -7,10 +7,13 @@
 #include <asm/ptrace.h>
 
 #define TRAMPOLINE_PAGE 8U
-#define PERCPU_UNIT_SIZE 4096
+#define PERCPU_UNIT_SIZE 8192
 
 unsigned long __per_cpu_offset[NR_CPUS];
 unsigned long stack_start;
+#ifdef CONFIG_X86_64
+extern unsigned long initial_gs;
+#endif
 
 static char percpu_units[NR_CPUS][PERCPU_UNIT_SIZE] __aligned(64);
 static volatile unsigned long cpu_online_mask = 1;
@@ -59,6 +62,10 @@ void smp_boot_cpus(unsigned count)
 		idle->stack = &idle_stack[cpu].thread_info;
 		init_idle(idle, cpu);
 		stack_start = (unsigned long)idle->stack + THREAD_SIZE;
+#ifdef CONFIG_X86_64
+		initial_gs = __per_cpu_offset[cpu];
+		per_cpu(kernel_stack, cpu) = stack_start - KERNEL_STACK_OFFSET;
+#endif
 		apic_send_ipi(cpu, APIC_DM_STARTUP | TRAMPOLINE_PAGE);
 		while (!test_bit(cpu, &cpu_online_mask))
 			cpu_relax();

@@ -14,7 +14,7 @@ void do_page_fault(struct pt_regs *regs, unsigned long error_code, unsigned long
 	struct mm_struct *mm = current->mm;
 
 	trace_fault(address, error_code);
-	if (address >= PAGE_OFFSET || in_atomic() || !mm)
+	if (address >= TASK_SIZE_MAX || in_atomic() || !mm)
 		do_unexpected(regs, error_code, vector);
 	if (regs->flags & X86_EFLAGS_IF)
 		local_irq_enable();

@@ -86,10 +86,19 @@ static inline bool atomic_add_unless(atomic_t *v, int i, int u)
 
 #define atomic_inc_not_zero(v) atomic_add_unless((v), 1, 0)
 
+#ifdef CONFIG_X86_64
+#include <asm/atomic64_64.h>
+#define atomic_long_read atomic64_read
+#define atomic_long_set atomic64_set
+#define atomic_long_add atomic64_add
+#define atomic_long_inc atomic64_inc
+#define atomic_long_dec atomic64_dec
+#else
 #define atomic_long_read atomic_read
 #define atomic_long_set atomic_set
 #define atomic_long_add atomic_add
 #define atomic_long_inc atomic_inc
 #define atomic_long_dec atomic_dec
+#endif
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * Bit operations (arch/x86/include/asm/bitops.h, 2.6.39). With a constant bit number set_bit and clear_bit work on ONE
- * BYTE (orb, andb), with a variable one on the word (bts, btr); the __ forms are unlocked word read-modify-writes.
+ * BYTE (orb, andb), with a variable one on a word of 32 bits (bts, btr), also on x86-64; the __ forms are unlocked word read-modify-writes.
  * The mix of widths is part of what the guest is faithful to: do not unify it.
  */
 #ifndef ASM_BITOPS_H
@@ -8,7 +8,11 @@
 
 #include <asm/system.h>
 
+#ifdef CONFIG_X86_64
+#define BITS_PER_LONG 64
+#else
 #define BITS_PER_LONG 32
+#endif
 #define BIT_BYTE(nr, addr) (*((volatile u8 *)(addr) + ((nr) >> 3)))
 
 static __always_inline void set_bit(unsigned nr, volatile unsigned long *addr)

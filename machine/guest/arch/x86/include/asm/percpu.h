@@ -1,6 +1,6 @@
 /*
  * Per-CPU variables (arch/x86/include/asm/percpu.h, 2.6.39). SMP: one copy of section .data..percpu per CPU, reached
- * through %fs; each this_cpu operation is ONE unlocked instruction, whole against interrupts on this CPU and not
+ * through %fs (x86-32) or %gs (x86-64); each this_cpu operation is ONE unlocked instruction, whole against interrupts on this CPU and not
  * against other CPUs. UP: plain variables.
  */
 #ifndef ASM_PERCPU_H
@@ -10,7 +10,11 @@
 
 #ifdef CONFIG_SMP
 #define DEFINE_PER_CPU(type, name) __section(".data..percpu") typeof(type) name
+#ifdef CONFIG_X86_64
+#define PER_CPU_SEG "%%gs:"
+#else
 #define PER_CPU_SEG "%%fs:"
+#endif
 extern unsigned long __per_cpu_offset[NR_CPUS];
 extern char __per_cpu_start[], __per_cpu_end[];
 #define per_cpu_ptr(ptr, cpu) ((typeof(ptr))((unsigned long)(ptr) + __per_cpu_offset[cpu]))
@@ -31,17 +35,19 @@ DECLARE_PER_CPU(int, cpu_number);
 
 #define percpu_read(var) ({								\
 	typeof(var) v_;									\
-	asm volatile("movl " PER_CPU_SEG "%1, %0" : "=r" (v_) : "m" (var));		\
+	asm volatile("mov " PER_CPU_SEG "%1, %0" : "=r" (v_) : "m" (var));		\
 	v_; })
 /* For what cannot change under its reader (current): the compiler may keep the value. */
 #define percpu_read_stable(var) ({							\
 	typeof(var) v_;									\
-	asm("movl " PER_CPU_SEG "%P1, %0" : "=r" (v_) : "p" (&(var)));			\
+	asm("mov " PER_CPU_SEG "%P1, %0" : "=r" (v_) : "p" (&(var)));			\
 	v_; })
-#define percpu_write(var, value)							\
-	asm volatile("movl %1, " PER_CPU_SEG "%0" : "=m" (var) : "ri" (value))
-#define this_cpu_inc(var) asm volatile("incl " PER_CPU_SEG "%0" : "+m" (var) : : "cc")
-#define this_cpu_dec(var) asm volatile("decl " PER_CPU_SEG "%0" : "+m" (var) : : "cc")
+#define percpu_write(var, value) do {							\
+	if (sizeof(var) == 8)								\
+		asm volatile("movq %1, " PER_CPU_SEG "%0" : "=m" (var) : "re" (value));	\
+	else										\
+		asm volatile("movl %1, " PER_CPU_SEG "%0" : "=m" (var) : "ri" (value));	\
+} while (0)
 
 /* The same on a byte reached through a per-CPU pointer: the vmstat differentials. */
 #define this_cpu_read_s8(ptr) ({							\

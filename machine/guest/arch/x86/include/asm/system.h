@@ -1,4 +1,4 @@
-/* Barriers, exchanges and control registers (arch/x86/include/asm/system.h and cmpxchg_32.h, 2.6.39). */
+/* Barriers, exchanges and control registers (arch/x86/include/asm/system.h and cmpxchg_32.h, cmpxchg_64.h, 2.6.39). */
 #ifndef ASM_SYSTEM_H
 #define ASM_SYSTEM_H
 
@@ -7,8 +7,12 @@
 
 #ifdef CONFIG_SMP
 #define LOCK_PREFIX "lock; "
+#ifdef CONFIG_X86_64
+#define smp_mb() asm volatile("mfence" : : : "memory")
+#else
 /* i686 has no MFENCE: a locked add to the stack is the full barrier. */
 #define smp_mb() asm volatile("lock; addl $0,0(%%esp)" : : : "memory", "cc")
+#endif
 #else
 #define LOCK_PREFIX ""
 #define smp_mb() barrier()
@@ -29,6 +33,24 @@ static inline u32 xchg(volatile u32 *ptr, u32 value)
 	return value;
 }
 
+#ifdef CONFIG_X86_64
+static inline u64 xchg64(volatile u64 *ptr, u64 value)
+{
+	asm volatile("xchgq %0, %1" : "+r" (value), "+m" (*ptr) : : "memory");
+	return value;
+}
+#elif defined(CONFIG_X86_PAE)
+/* Both halves at once: a compare-exchange until nobody came in between (cmpxchg_32.h). */
+static inline void set_64bit(volatile u64 *ptr, u64 value)
+{
+	u64 before = *ptr;
+
+	asm volatile("1:	" LOCK_PREFIX "cmpxchg8b %0\n"
+		     "	jnz 1b"
+		     : "+m" (*ptr), "+A" (before) : "b" ((u32)value), "c" ((u32)(value >> 32)) : "memory", "cc");
+}
+#endif
+
 static inline u32 cmpxchg(volatile u32 *ptr, u32 old, u32 new)
 {
 	u32 before;
@@ -38,8 +60,8 @@ static inline u32 cmpxchg(volatile u32 *ptr, u32 old, u32 new)
 	return before;
 }
 
-#define READ_CONTROL(reg) ({ u32 v_; asm volatile("mov %%" #reg ", %0" : "=r" (v_) : : "memory"); v_; })
-#define WRITE_CONTROL(reg, value) asm volatile("mov %0, %%" #reg : : "r" ((u32)(value)) : "memory")
+#define READ_CONTROL(reg) ({ unsigned long v_; asm volatile("mov %%" #reg ", %0" : "=r" (v_) : : "memory"); v_; })
+#define WRITE_CONTROL(reg, value) asm volatile("mov %0, %%" #reg : : "r" ((unsigned long)(value)) : "memory")
 
 #define read_cr2() READ_CONTROL(cr2)
 #define read_cr3() READ_CONTROL(cr3)

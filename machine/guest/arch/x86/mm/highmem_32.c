@@ -1,5 +1,5 @@
 /* Short-lived mappings of HighMem pages, a stack of them per CPU (arch/x86/mm/highmem_32.c, 2.6.39). */
-#include <linux/mm.h>
+#include <linux/highmem.h>
 #include <asm/fixmap.h>
 
 static DEFINE_PER_CPU(int, kmap_atomic_index);

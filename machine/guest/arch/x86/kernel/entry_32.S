@@ -36,43 +36,23 @@ exception_\vector:
 	jmp	ret_from_intr
 .endm
 
-.macro INTERRUPT name, vector
-	.globl \name
-\name:
-	pushl	$~\vector
+/* orig_ax becomes ~vector, as in Linux. */
+.macro INTERRUPT_VECTOR vector, handler
+	pushl	$~(\vector)
 	SAVE_ALL
 	movl	%esp, %eax
-	call	smp_\name
+	call	\handler
 	jmp	ret_from_intr
 .endm
 
-	.text
-	EXCEPTION 0, do_unexpected, 0
-	EXCEPTION 1, do_unexpected, 0
-	EXCEPTION 2, do_unexpected, 0
-	EXCEPTION 3, do_unexpected, 0
-	EXCEPTION 4, do_unexpected, 0
-	EXCEPTION 5, do_unexpected, 0
-	EXCEPTION 6, do_invalid_op, 0
-	EXCEPTION 7, do_unexpected, 0
-	EXCEPTION 8, do_unexpected, 1
-	EXCEPTION 9, do_unexpected, 0
-	EXCEPTION 10, do_unexpected, 1
-	EXCEPTION 11, do_unexpected, 1
-	EXCEPTION 12, do_unexpected, 1
-	EXCEPTION 13, do_unexpected, 1
-	EXCEPTION 14, do_page_fault, 1
-	EXCEPTION 15, do_unexpected, 0
-	EXCEPTION 16, do_unexpected, 0
-	EXCEPTION 17, do_unexpected, 1
-	EXCEPTION 18, do_unexpected, 0
-	EXCEPTION 19, do_unexpected, 0
+.macro INTERRUPT name, vector
+	.globl \name
+\name:
+	INTERRUPT_VECTOR \vector, smp_\name
+.endm
 
-	INTERRUPT apic_timer_interrupt, LOCAL_TIMER_VECTOR
-#ifdef CONFIG_SMP
-	INTERRUPT reschedule_interrupt, RESCHEDULE_VECTOR
-	INTERRUPT invalidate_interrupt, INVALIDATE_TLB_VECTOR
-#endif
+	.text
+#include "entry_vectors.h"
 
 	.globl spurious_interrupt
 spurious_interrupt:

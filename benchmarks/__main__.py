@@ -26,15 +26,16 @@ from benchmarks.rows import TASKS, Round, Task, speed, summary, table
 from benchmarks.worker import Worker
 
 ROUNDS: Final = 5
+ROUNDS_QUICK: Final = 3
 WORKLOAD_ROUNDS: Final = 2000
-WORKLOAD_ROUNDS_QUICK: Final = 400
+WORKLOAD_ROUNDS_QUICK: Final = 600
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a fifth of the length, without tape and boot: < 20 s")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="shorter, without tape and boot: < 20 s")
+    parser.add_argument("--rounds", type=int, help=f"rounds (default {ROUNDS}, quick {ROUNDS_QUICK})")
     parser.add_argument(
         "--only", nargs="+", metavar="TASK", help="only these tasks: " + ", ".join(t.name for t in TASKS)
     )
@@ -88,10 +89,8 @@ def prepared(tasks: list[Task], workload_rounds: int, cores: list[str | None]) -
     """A folder with everything built, and a worker for each build of the core."""
     with tempfile.TemporaryDirectory(prefix="racetape-bench-") as name:
         folder = Path(name)
-        guests.build_workload(folder, workload_rounds)
+        guests.build(folder, {task.guest for task in tasks}, workload_rounds)
         peer.build_driver(folder)
-        if any(task.guest == "boot" for task in tasks):
-            guests.build_boot(folder)
         workers = [Worker(folder, core) for core in cores]
         try:
             yield folder, workers
@@ -136,8 +135,9 @@ def main() -> None:
         tasks = [task for task in TASKS if task.name in arguments.only]
     cores = [os.environ.get("RACETAPE_CORE"), *([arguments.against] if arguments.against else [])]
     length = WORKLOAD_ROUNDS_QUICK if arguments.quick else WORKLOAD_ROUNDS
+    count = arguments.rounds or (ROUNDS_QUICK if arguments.quick else ROUNDS)
     with prepared(tasks, length, cores) as (folder, workers):
-        rounds = run_rounds(folder, tasks, arguments.rounds, workers)
+        rounds = run_rounds(folder, tasks, count, workers)
     result: dict[str, Any] = {"about": about(), **summary(rounds[0])}
     if arguments.against:
         result["against"] = {"core": arguments.against, **summary(rounds[1]), "over_first": compared(rounds)}

@@ -9,7 +9,7 @@ import io
 import json
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,13 +26,18 @@ BOOT_PARAMS: Final = 0x10000
 WORKLOAD_RAM_BYTES: Final = 32 << 20
 
 _COMPILE: Final = [
-    *("-m32", "-march=i686", "-mregparm=3", "-mgeneral-regs-only", "-fcf-protection=none", "-fno-pic", "-no-pie"),
-    *("-std=gnu11", "-O2", "-ffreestanding", "-fno-strict-aliasing", "-fno-stack-protector"),
+    *("-mgeneral-regs-only", "-fcf-protection=none", "-fno-pic", "-no-pie", "-std=gnu11", "-O2"),
+    *("-ffreestanding", "-fno-strict-aliasing", "-fno-stack-protector"),
     *("-fno-asynchronous-unwind-tables", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror", "-g", "-gdwarf-4"),
     # A loop stays a loop: REP would be one instruction to some and many steps to others.
     "-fno-tree-loop-distribute-patterns",
 ]
-_LINK: Final = ["-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none,-z,noexecstack,--no-warn-rwx-segments"]
+_COMPILE_BITS: Final = {
+    32: ["-m32", "-march=i686", "-mregparm=3"],
+    64: ["-m64", "-march=x86-64", "-mcmodel=kernel", "-mno-red-zone", "-mpreferred-stack-boundary=3"],
+}
+_LOAD_OFFSET: Final = {32: "0xc0000000", 64: "0xffffffff80000000"}
+_LINK: Final = ["-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none,-z,noexecstack,--no-warn-rwx-segments"]
 # In the order in which they are linked.
 _UNITS: Final = ["start.c", "main.c", "memory.c", "swapfile.c", "vmscan.c", "page_alloc.c", "vmstat.c"]
 
@@ -80,32 +85,46 @@ def gcc(arguments: Sequence[str | Path]) -> None:
         raise RuntimeError(f"gcc failed: {done.stderr.strip()[:400]}")
 
 
-def build_workload(folder: Path, rounds: int) -> None:
-    """Write the guests `workload`, `shared-page`, `smp` (on one CPU), `smp2` (on two), and the program `native`.
+@dataclass(frozen=True)
+class _Variant:
+    """How the workload is compiled."""
 
-    All run the same C code; `rounds` says how long (about 21,000 instructions each, per CPU).
+    name: str
+    bits: int = 32
+    defines: tuple[str, ...] = ()
+
+
+_VARIANTS: Final = {
+    # guest: variant, CPUs
+    "workload": (_Variant("up"), 1),
+    "shared-page": (_Variant("shared-page", defines=("-DHOT_AMONG_CODE",)), 1),
+    "smp": (_Variant("smp", defines=("-DCONFIG_SMP",)), 1),
+    "smp2": (_Variant("smp", defines=("-DCONFIG_SMP",)), 2),
+    "workload64": (_Variant("up64", 64), 1),
+    "smp64": (_Variant("smp64", 64, ("-DCONFIG_SMP",)), 1),
+    "smp2-64": (_Variant("smp64", 64, ("-DCONFIG_SMP",)), 2),
+}
+GUESTS: Final = (*_VARIANTS, "boot")
+
+
+def build(folder: Path, names: Iterable[str], rounds: int) -> None:
+    """Write the named guests of GUESTS, and the program `native`.
+
+    All but `boot` run the same C code; `rounds` says how long (about 21,000 instructions each, per CPU).
     """
-    variants: dict[str, list[str]] = {"up": [], "shared-page": ["-DHOT_AMONG_CODE"], "smp": ["-DCONFIG_SMP"]}
+    wanted = set(names)
+    if "boot" in wanted:
+        build_boot(folder)
+    chosen = {name: row for name, row in _VARIANTS.items() if name in wanted}
+    variants = {variant.name: variant for variant, _ in chosen.values()}
     with ThreadPoolExecutor(2) as pool:
-        images = dict(zip(variants, pool.map(lambda v: _link(folder, v, variants[v]), variants), strict=True))
+        images = dict(zip(variants, pool.map(lambda row: _link(folder, row), variants.values()), strict=True))
     _link_native(folder)
-    for name, variant, cpus in (
-        ("workload", "up", 1),
-        ("shared-page", "shared-page", 1),
-        ("smp", "smp", 1),
-        ("smp2", "smp", 2),
-    ):
-        image = images[variant]
-        guest = Guest(
-            name,
-            cpus,
-            WORKLOAD_RAM_BYTES,
-            str(rounds),
-            _entry(image),
-            _symbol(image, "end") if cpus == 1 else 0,
-            "exit",
-        )
-        guest.write(folder, image)
+    for name, (variant, cpus) in chosen.items():
+        image = images[variant.name]
+        # The peer has one CPU.
+        until = _symbol(image, "end") if cpus == 1 else 0
+        Guest(name, cpus, WORKLOAD_RAM_BYTES, str(rounds), _entry(image), until, "exit").write(folder, image)
 
 
 def build_boot(folder: Path) -> None:
@@ -123,28 +142,33 @@ def build_boot(folder: Path) -> None:
     guest.write(folder, image)
 
 
-def _link(folder: Path, variant: str, defines: list[str]) -> bytes:
-    objects = _compile(folder, variant, ["head32.S", *_UNITS], defines)
-    script = folder / f"{variant}.lds"
-    gcc(["-E", "-P", "-C", "-x", "c", *defines, SOURCES / "workload.lds", "-o", script])
-    elf = folder / f"{variant}.linked"
-    gcc([*_LINK, f"-Wl,-T,{script}", *objects, "-o", elf])
+def _link(folder: Path, variant: _Variant) -> bytes:
+    objects = _compile(folder, variant, [f"head{variant.bits}.S", *_UNITS])
+    elf = folder / f"{variant.name}.linked"
+    gcc([*_LINK, f"-m{variant.bits}", f"-Wl,-T,{_linker_script(folder, variant)}", *objects, "-o", elf])
     return elf.read_bytes()
 
 
 def _link_native(folder: Path) -> None:
-    objects = _compile(folder, "native", ["native.c", *_UNITS[1:]], [])
-    script = folder / "native.lds"
-    gcc(["-E", "-P", "-C", "-x", "c", SOURCES / "workload.lds", "-o", script])
-    gcc([*_LINK, f"-Wl,-T,{script},-e,startup", *objects, "-o", folder / "native"])
+    variant = _Variant("native")
+    objects = _compile(folder, variant, ["native.c", *_UNITS[1:]])
+    script = _linker_script(folder, variant)
+    gcc([*_LINK, "-m32", f"-Wl,-T,{script},-e,startup", *objects, "-o", folder / "native"])
 
 
-def _compile(folder: Path, variant: str, units: list[str], defines: list[str]) -> list[Path]:
-    home = folder / f"{variant}.o.d"
+def _linker_script(folder: Path, variant: _Variant) -> Path:
+    script = folder / f"{variant.name}.lds"
+    defines = [*variant.defines, f"-DLOAD_OFFSET={_LOAD_OFFSET[variant.bits]}"]
+    gcc(["-E", "-P", "-C", "-undef", "-x", "c", *defines, SOURCES / "workload.lds", "-o", script])
+    return script
+
+
+def _compile(folder: Path, variant: _Variant, units: list[str]) -> list[Path]:
+    home = folder / f"{variant.name}.objects"
     home.mkdir()
     objects = [home / f"{Path(unit).stem}.o" for unit in units]
     for unit, target in zip(units, objects, strict=True):
-        gcc([*_COMPILE, *defines, "-c", SOURCES / unit, "-o", target])
+        gcc([*_COMPILE, *_COMPILE_BITS[variant.bits], *variant.defines, "-c", SOURCES / unit, "-o", target])
     return objects
 
 

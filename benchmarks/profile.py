@@ -113,13 +113,13 @@ def share(counts: Counter[str], total: int, most: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("--measurement", default="", help="quiet, tap, interleaved_tap, ... (default: quiet and tap)")
-    parser.add_argument("--guest", default="workload", help="workload, shared-page, smp or smp2 (default: %(default)s)")
+    parser.add_argument("--guest", default="workload", choices=guests.GUESTS)
     parser.add_argument("--checkout", type=Path, default=ROOT, help="whose core to build (default: this one)")
     parser.add_argument("--top", type=int, default=12, help="functions and lines to list (default: %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="racetape-profile-") as name:
         folder = Path(name)
-        guests.build_workload(folder, ROUNDS)
+        guests.build(folder, [arguments.guest], ROUNDS)
         core = build_core(folder, arguments.checkout)
         Guest.read(folder, arguments.guest)
         for measurement in [arguments.measurement] if arguments.measurement else ["quiet", "tap"]:

@@ -1,4 +1,4 @@
-/* The same workload as an ordinary process: what the CPU itself does with it. argv[1] = number of rounds. */
+/* The same workload as an ordinary 32-bit process: what the CPU itself does with it. argv[1] = number of rounds. */
 #include "workload.h"
 
 char ram[NODES_MAX * NODE_PAGES * PAGE_SIZE] __attribute__((section(".native_ram,\"aw\",@nobits#")));
@@ -11,16 +11,8 @@ __attribute__((used)) static void start(long *stack)
 	for (; *argument >= '0' && *argument <= '9'; argument++)
 		rounds = rounds * 10 + (unsigned)(*argument - '0');
 	workload(&nodes[0], rounds);
-#ifdef __x86_64__
-	__asm__ volatile("syscall" : : "a"(60l), "D"(0l));
-#else
 	__asm__ volatile("int $0x80" : : "a"(1), "b"(0));
-#endif
 	__builtin_unreachable();
 }
 
-#ifdef __x86_64__
-__asm__(".globl startup\nstartup: mov %rsp, %rdi\n call start\n");
-#else
 __asm__(".globl startup\nstartup: mov %esp, %eax\n call start\n");
-#endif

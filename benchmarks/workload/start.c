@@ -30,7 +30,7 @@ void start_secondary(void)
 	workload(&nodes[1], rounds);
 	running = 0;
 	/* A halted CPU drains nothing by itself. */
-	__asm__ volatile("lock; addl $0, (%%esp)" : : : "memory", "cc");
+	__asm__ volatile("lock; addl $0, %0" : "+m"(rounds) : : "memory", "cc");
 	for (;;)
 		__asm__ volatile("hlt");
 }

@@ -21,6 +21,9 @@ from recorder.litmus.threads import Interned, Key, Runs, Step, Store, ThreadStat
 NEAR_FULL: Final = 4
 """With this little room in a store buffer, an instruction that waits may be waiting for room."""
 
+ENTRIES_MAX: Final = 2
+"""Most entries that one store takes: it may cross a cache line."""
+
 
 class Choice(NamedTuple):
     """What happens next: a thread goes on, or (`drain`) its oldest held store reaches memory."""
@@ -76,11 +79,15 @@ class Engine(ABC):
         found: list[Choice] = []
         for thread in range(len(self._runs)):
             state = self.threads[key[thread]]
-            if not self.is_over(thread, state) and not (self.split and state.stores):
-                fence = self.instruction(thread, state).kind is Kind.FENCE
-                if self._runs[thread].at(state.rip) or (fence and not state.stores):
-                    return [Choice(thread)]
-                if not fence:
+            if not self.is_over(thread, state):
+                kind = self.instruction(thread, state).kind
+                run = self._runs[thread].at(state.rip)
+                waits = self.split or kind in (Kind.FENCE, Kind.LOCKED)
+                if not (waits and state.stores):
+                    # With little room the run may have to wait for a drain: then both must be offered.
+                    has_room = len(state.stores) + ENTRIES_MAX * run <= STORE_BUFFER
+                    if (run and has_room) or kind is Kind.FENCE:
+                        return [Choice(thread)]
                     found.append(Choice(thread))
             if state.stores:
                 found.append(Choice(thread, True))

@@ -26,6 +26,7 @@ class Kind(Enum):
     BRANCH = "registers only, and the next instruction is not the one behind it"
     STORE = "one plain store, no load"
     FENCE = "waits for the store buffer, nothing else"
+    LOCKED = "waits for the store buffer, then loads and stores in one step"
     REPEATED = "a string instruction, one step an iteration"
     VISIBLE = "all others"
 
@@ -105,6 +106,8 @@ def instruction(row: Any, text: str, line: int) -> Instruction:
 
 def _kind(row: Any) -> Kind:
     mnemonic = row.mnemonic
+    if mnemonic.startswith("lock"):
+        return Kind.LOCKED
     if mnemonic.startswith("rep"):
         return Kind.REPEATED
     if mnemonic == "mfence":
@@ -112,6 +115,8 @@ def _kind(row: Any) -> Kind:
     in_memory = [operand.type == x86_const.X86_OP_MEM for operand in row.operands]
     if mnemonic in ("nop", "lea") or (not any(in_memory) and _registers_only(row)):
         return Kind.LOCAL
+    if mnemonic == "xchg":
+        return Kind.LOCKED
     if not any(in_memory) and _BRANCH.match(mnemonic):
         return Kind.BRANCH
     if _PLAIN_STORES.fullmatch(mnemonic) and in_memory[0] and not any(in_memory[1:]):

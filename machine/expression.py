@@ -147,10 +147,12 @@ class Parser:
     Args:
         text: the expression.
         is_type: whether an identifier names a type (a typedef), which alone tells a cast from parentheses.
+        long_bits: width of `long`: 32 or 64.
     """
 
-    def __init__(self, text: str, is_type: Callable[[str], bool]) -> None:
+    def __init__(self, text: str, is_type: Callable[[str], bool], *, long_bits: int = 32) -> None:
         self.text = text
+        self._long_bits = long_bits
         self._is_type = is_type
         self._tokens = tokens(text)
         self._at = 0
@@ -251,7 +253,7 @@ class Parser:
     def _primary(self) -> Node:
         token = self._peek()
         if token.kind == "number":
-            return _number(self._take().text)
+            return _number(self._take().text, self._long_bits)
         if token.kind == "char":
             return Number(_character(self._take().text), "int")
         if token.kind == "name":
@@ -266,7 +268,7 @@ class Parser:
         raise self._error("a value is missing" if token.kind == "end" else f"'{token.text}' is no value")
 
 
-def _number(text: str) -> Number:
+def _number(text: str, long_bits: int) -> Number:
     digits = text.rstrip("uUlL")
     suffix = text[len(digits) :].lower()
     octal = len(digits) > 1 and digits[0] == "0" and digits[1] not in "xX"
@@ -274,14 +276,12 @@ def _number(text: str) -> Number:
         value = int(digits, 8 if octal else 0)
     except ValueError as error:
         raise ExpressionError(f"'{text}' is no number") from error
-    # The first type that holds it, as C on a 32-bit machine has it; only hexadecimal and octal try unsigned ones.
+    # The first type that holds it, as C has it; only hexadecimal and octal try unsigned ones.
     unsigned_too = octal or digits[:2] in ("0x", "0X")
-    for name, bits in (("long" if suffix.count("l") == 1 else "int", 32), ("long long", 64)):
-        if bits == 32 and suffix.count("l") == 2:
-            continue
+    for name, bits in (("int", 32), ("long", long_bits), ("long long", 64))[suffix.count("l") :]:
         if "u" not in suffix and value < 1 << (bits - 1):
             return Number(value, name)
-        if ("u" in suffix or unsigned_too or bits == 64) and value < 1 << bits:
+        if ("u" in suffix or unsigned_too or name == "long long") and value < 1 << bits:
             return Number(value, f"unsigned {name}")
     raise ExpressionError(f"'{text}' does not fit in 64 bits")
 

@@ -1,8 +1,9 @@
 """Guest images: which exist, building them with gcc, putting one into a machine.
 
 An image is named `flavour-kind-variant` or `flavour-kind-paging-variant`, for example `linux-up-buggy` or
-`small-smp-x86_64-fix-7454f4ba40b4`: `flavour` is the size of the guest's units, `kind` is `up` or `smp` (one image for every
-number of CPUs), `paging` is `pae` or `x86_64` (left out: x86-32 with 2-level page tables), `variant` the code. Building is reproducible byte for byte; `python -m machine.images` builds all that is out of date.
+`small-smp-x86_64-fix-7454f4ba40b4`: `flavour` is the size of the guest's units, `kind` is `up` or `smp` (one image for
+every number of CPUs), `paging` is `pae` or `x86_64` (left out: x86-32 with 2-level page tables), `variant` the code.
+Building is reproducible byte for byte; `python -m machine.images` builds all that is out of date.
 
 Exports:
     Scenario, Configuration: the declarations in guest/scenarios.toml.
@@ -47,7 +48,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "seed-wmb": ("-DCONFIG_SEED_WMB",),
 }
 
-# Plain integer code without SSE and x87, as Linux's: for i686 with three arguments in registers, for x86-64 in the top 2 GB.
+# Plain integer code without SSE and x87, as Linux's: for i686 with three arguments in registers, for x86-64 in the top
+# 2 GB of the address space.
 COMPILE = [
     *("-mgeneral-regs-only", "-fcf-protection=none", "-fno-pic", "-no-pie"),
     *("-std=gnu11", "-O2", "-ffreestanding", "-nostdlib", "-nostdinc", "-Iinclude", "-Iarch/x86/include"),
@@ -212,7 +214,7 @@ def build(
 ) -> list[str]:
     """Build the named images, by default all, where sources or flags have changed; returns the names built.
 
-    Raises UsageError for an unknown name, ImageError if gcc is missing, cannot compile for 32- and 64-bit x86, or fails.
+    Raises UsageError for an unknown name, ImageError if gcc is missing, fails, or cannot compile for 32- and 64-bit x86.
     """
     target = directory or IMAGES
     wanted = {name: _stamp(name) for name in (image_names() if names is None else names)}

@@ -287,7 +287,7 @@ class Symbols:
 
     def parse(self, text: str) -> Node:
         """The expression's tree. Raises ExpressionError."""
-        return Parser(text, self._is_type).parse()
+        return Parser(text, self._is_type, long_bits=self.bits).parse()
 
     def _is_type(self, name: str) -> bool:
         try:

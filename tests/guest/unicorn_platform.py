@@ -3,8 +3,8 @@
 Unicorn (QEMU's translator) executes the instructions and walks the page tables; ports, local APIC, exceptions and
 interrupts are done here, by the processor manuals. All guest code is ring 0, so no stack is ever switched.
 
-A 64-bit image begins in 32-bit code. Unicorn does not widen the registers it shows when a CPU that was opened as a 32-bit
-one enters long mode, so the CPU is opened as a 64-bit one and a few instructions of ours first take it down to 32 bits.
+A 64-bit image begins in 32-bit code. Unicorn does not widen the registers it shows when a CPU that was opened as a
+32-bit one enters long mode, so the CPU is opened as a 64-bit one and a few instructions of ours first take it down.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NUMBERED = ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI")
 CR0_PG, CR4_PAE = 1 << 31, 1 << 5
 FRAME = 0x000FFFFFFFFFF000
 
-# Where to stop: below the kernel's first instruction, so nowhere. Unicorn translates that address as if to execute there, and
-# would leave a fault of its own in CR2 were it not mapped.
+# Where to stop: below the kernel's first instruction, so nowhere. Unicorn translates that address as if to execute
+# there, and would leave a fault of its own in CR2 were it not mapped.
 UNTIL = {32: 0xC00FFFFF, 64: 0xFFFFFFFF800FFFFF}
 
 STEP_DOWN = 0x7000
@@ -104,7 +104,7 @@ class UnicornGuest:
         self._decoder.detail = True
 
     def _step_down(self) -> None:
-        """From 64-bit code to the flat 32-bit protected mode without paging of docs/platform.md; leaves no trace in RAM."""
+        """From 64-bit code to the flat 32-bit protected mode of docs/platform.md. Leaves no trace in RAM."""
         code, gdt, stack = STEP_DOWN, STEP_DOWN + 0x100, STEP_DOWN + 0x200
         self.uc.mem_write(code, STEP_DOWN_CODE)
         self.uc.mem_write(gdt, STEP_DOWN_GDT)

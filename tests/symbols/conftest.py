@@ -1,4 +1,4 @@
-"""A small freestanding i386 program, compiled once, with the shapes the guest kernel has."""
+"""A small freestanding program for i386 and x86-64, compiled once, with the shapes the guest kernel has."""
 
 import subprocess
 from pathlib import Path
@@ -83,27 +83,39 @@ _start:
 	.size _start, . - _start
 """
 
-FLAGS = ["-m32", "-O2", "-g", "-gdwarf-4", "-ffreestanding", "-nostdlib", "-static", "-fno-pie", "-no-pie"]
-FLAGS += ["-fno-asynchronous-unwind-tables", "-fno-stack-protector", "-mregparm=3", "-Wl,-Ttext=0xc0100000"]
+FLAGS = ["-O2", "-g", "-gdwarf-4", "-ffreestanding", "-nostdlib", "-static", "-fno-pie", "-no-pie"]
+FLAGS += ["-fno-asynchronous-unwind-tables", "-fno-stack-protector"]
 FLAGS += ["-Wl,--build-id=none", "-fno-optimize-sibling-calls", "-fcf-protection=none"]
+TEXT = {32: 0xC0100000, 64: 0x500100000}
+FLAGS_BITS = {32: ["-m32", "-mregparm=3"], 64: ["-m64", "-mcmodel=large", "-mno-red-zone", "-mgeneral-regs-only"]}
 
 
-def build(folder: Path, *flags: str) -> bytes:
+def build(folder: Path, *flags: str, bits: int = 32) -> bytes:
     """The program as an ELF file; `flags` are added to gcc's."""
     (folder / "include").mkdir(parents=True)
     (folder / "include/atomic.h").write_text(HEADER)
     (folder / "compaction.c").write_text(PROGRAM)
     (folder / "entry.S").write_text(STUB)
     sources = ["compaction.c", "entry.S"]
+    flags = (*FLAGS_BITS[bits], f"-Wl,-Ttext={TEXT[bits]:#x}", *flags)
     subprocess.run(["gcc", *FLAGS, *flags, *sources, "-o", "guest.elf"], cwd=folder, check=True, timeout=60)
     return (folder / "guest.elf").read_bytes()
 
 
-@pytest.fixture(scope="session", params=["frame pointers", "no frame pointers"])
+@pytest.fixture(
+    scope="session",
+    params=[(bits, flag) for bits in TEXT for flag in ("-fno-omit-frame-pointer", "-fomit-frame-pointer")],
+)
 def each_image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The program compiled both ways."""
-    flag = "-fno-omit-frame-pointer" if request.param == "frame pointers" else "-fomit-frame-pointer"
-    return build(tmp_path_factory.mktemp("guest") / "src", flag)
+    """The program for both widths, with and without frame pointers."""
+    bits, flag = request.param
+    return build(tmp_path_factory.mktemp("guest") / "src", flag, bits=bits)
+
+
+@pytest.fixture(scope="session")
+def symbols_64(tmp_path_factory: pytest.TempPathFactory) -> Symbols:
+    """Symbols over the 64-bit image's own initial contents."""
+    return Symbols(build(tmp_path_factory.mktemp("guest") / "src", bits=64))
 
 
 @pytest.fixture(scope="session")

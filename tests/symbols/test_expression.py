@@ -54,6 +54,30 @@ def test_values(symbols: Symbols, text: str, value: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("sizeof(struct zone)", 48),
+        ("sizeof hidden + sizeof(int *)", 12),
+        ("~0ul", (1 << 64) - 1),
+        ("~0u", 0xFFFFFFFF),
+        ("4294967295 + 1", 1 << 32),
+        ("0x8000000000000000 >> 63", 1),
+        ("(int)0xffffffff", -1),
+        ("$rip", 0xFFFFFFFF80100004),
+        ("$pc - 4 == 0xffffffff80100000", 1),
+        ("$eax", 0xFFFFFFFF),
+        ("$rax >> 32", 0x12345678),
+        ("$r15", 15),
+        ("contig_page_data.node_zones[1].start", 4096),
+        ("&vm_stat[2] - &vm_stat[0]", 2),
+    ],
+)
+def test_values_64(symbols_64: Symbols, text: str, value: int) -> None:
+    registers = REGISTERS | {"rip": 0xFFFFFFFF80100004, "rax": 0x12345678FFFFFFFF, "r15": 15}
+    assert symbols_64.value(symbols_64.evaluate(text, registers)) == value
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "an expression is missing"),

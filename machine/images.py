@@ -214,7 +214,7 @@ def build(
 ) -> list[str]:
     """Build the named images, by default all, where sources or flags have changed; returns the names built.
 
-    Raises UsageError for an unknown name, ImageError if gcc is missing, fails, or cannot compile for 32- and 64-bit x86.
+    Raises UsageError for an unknown name, ImageError if gcc is missing, fails, or cannot compile for 32 and 64 bits.
     """
     target = directory or IMAGES
     wanted = {name: _stamp(name) for name in (image_names() if names is None else names)}

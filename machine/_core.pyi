@@ -144,12 +144,21 @@ class Machine:
         Raises LookupError (with the first bad address as its argument) if a page is not mapped to RAM.
         """
     def registers(self, cpu: int) -> dict[str, int]:
-        """rax..r15, rip, rflags, es/cs/ss/ds/fs/gs (+ `_base`), cr0, cr2, cr3, cr4, gdt_base, gdt_limit, idt_base,
-        idt_limit, ldtr, tr, cpl, retired (instructions completed), halted."""
+        """rax..r15, rip, rflags, es/cs/ss/ds/fs/gs (+ `_base`), cr0, cr2, cr3, cr4, cr8, gdt_base, gdt_limit, idt_base,
+        idt_limit, ldtr, ldtr_base, tr, tr_base, cpl, efer, star, lstar, cstar, sfmask, kernel_gs_base, sysenter_cs,
+        sysenter_esp, sysenter_eip, dr0..dr3, dr6, dr7, retired (instructions completed), halted, nmi_pending,
+        bits (of the code that runs: 16, 32 or 64)."""
     def set_register(self, cpu: int, name: str, value: int) -> None:
-        """Set rax..rdi, rip, rflags, cr0, cr2, cr3, cr4, a segment (`es`: flat selector), `es_base`, gdt_base, ...
+        """Set a register of `registers` but ldtr, tr, cpl, retired, halted and bits. A segment (`cs`) becomes a flat one of
+        this selector and privilege. Setting a paging register drops all translations, as its instruction would; the
+        checks of the instruction are not made.
 
-        Raises KeyError for an unknown name."""
+        Raises KeyError for an unknown name or one that cannot be set."""
+    def set_bits(self, cpu: int, bits: int) -> None:
+        """Put `cpu` into flat code of 16, 32 or 64 bits, selectors as they are.
+
+        64 sets CR4.PAE, EFER.LME and CR0.PG: page tables of four levels must be in RAM and cr3 must point to them first.
+        Raises ValueError for another size."""
     def store_buffer_entries(self, cpu: int) -> list[tuple[int, int, int, int, int]]:
         """Held stores, oldest first: (addr, phys, size, value, pc)."""
     def tlb_entries(self, cpu: int) -> list[tuple[int, int, int, int]]:
@@ -159,5 +168,8 @@ def decode(code: Buffer, *, bits: int = 32) -> tuple[str, int, str]:
     """(mnemonic, length in bytes, access) of the instruction at the front of `code` by the one instruction table;
     access is "", "R", "W" or "RW" for its explicit memory operand. Raises ValueError if it is not in the table."""
 
-def instructions() -> list[tuple[int, int, int, str, str, str, bool]]:
-    """The rows of the instruction table: (map, opcode, extension or -1, mnemonic, form, access, lockable)."""
+def instructions() -> list[tuple[int, int, int, str, str, str, bool, str]]:
+    """The rows of the instruction table: (map, opcode, extension or -1, mnemonic, form, access, lockable, modes).
+
+    map: 0 one-byte opcodes, 1 after 0F, 2 after 0F 38, 3 after F3 0F, 4 after F2 0F 38. modes: the code sizes in which
+    the row exists, "16,32,64", "16,32" or "64"."""

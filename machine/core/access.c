@@ -1,6 +1,8 @@
 #include "access.h"
 
 #include "apic.h"
+#include "chain.h"
+#include "debug.h"
 #include "mmu.h"
 #include "store_buffer.h"
 
@@ -9,7 +11,13 @@ void fast_flush(struct cpu *c)
 	for (int row = 0; row < 2; row++)
 		for (int i = 0; i < FAST_SLOTS; i++)
 			c->fast_rows[row][i].read_tag = c->fast_rows[row][i].write_tag = ~UINT64_C(0);
-	c->fetch_valid = false;
+	fetch_flush(c);
+}
+
+void fetch_flush(struct cpu *c)
+{
+	for (int i = 0; i < FETCH_SLOTS; i++)
+		c->fetch_tag[i] = ~UINT64_C(0);
 }
 
 void fast_flush_page(struct cpu *c, uint64_t page)
@@ -19,7 +27,9 @@ void fast_flush_page(struct cpu *c, uint64_t page)
 		if (f->read_tag == page || f->write_tag == page)
 			f->read_tag = f->write_tag = ~UINT64_C(0);
 	}
-	c->fetch_valid = false;
+	uint64_t *tag = &c->fetch_tag[page >> PAGE_SHIFT & (FETCH_SLOTS - 1)];
+	if (*tag == page)
+		*tag = ~UINT64_C(0);
 }
 
 void fast_forbid_writes(struct cpu *c)
@@ -54,7 +64,7 @@ static enum status translate_pieces(struct cpu *c, uint64_t addr, uint32_t size,
 	while (size) {
 		assert(*count < 2);
 		struct piece *p = &pieces[*count];
-		p->addr = addr & 0xffffffff;
+		p->addr = addr & c->linear_mask;
 		p->size = piece_size(addr, size, locked);
 		enum status status = mmu_translate(c, p->addr, kind, user, &p->phys);
 		if (status != STATUS_OK)
@@ -87,18 +97,32 @@ static bool user_access(const struct cpu *c, uint32_t info)
 	return cpu_privilege(c) == 3 && !(info & EVENT_IMPLICIT);
 }
 
-enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info, uint64_t *ret)
+/* A linear address that is not canonical faults before anything is looked up (SDM vol. 1, 3.3.7.1). */
+static bool canonical_range(const struct cpu *c, uint64_t addr, uint32_t size)
+{
+	return c->bits != 64 || (address_canonical(addr) && address_canonical(addr + size - 1));
+}
+
+static enum status raise_not_canonical(struct cpu *c, uint32_t info)
+{
+	c->fault = (struct fault){.vector = info & ACCESS_STACK ? VECTOR_SS : VECTOR_GP, .has_error = true};
+	return STATUS_FAULT;
+}
+
+enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info)
 {
 	struct piece pieces[2] = {{0}};
 	int count;
 	enum access_kind kind = for_write ? ACCESS_WRITE : ACCESS_READ;
+	if (!canonical_range(c, addr, size))
+		return raise_not_canonical(c, info);
 	enum status status = translate_pieces(c, addr, size, kind, user_access(c, info), pieces, &count);
 	if (status != STATUS_OK)
 		return status;
-	info |= c->access_info;
-	*ret = piece_load(c, &pieces[0], info);
+	info = (info & 0xff) | c->access_info;
+	c->loaded = piece_load(c, &pieces[0], info);
 	if (count == 2)
-		*ret |= piece_load(c, &pieces[1], info) << pieces[0].size * 8;
+		c->loaded |= piece_load(c, &pieces[1], info) << pieces[0].size * 8;
 	return STATUS_OK;
 }
 
@@ -129,22 +153,66 @@ enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint6
 {
 	struct piece pieces[2] = {{0}};
 	int count;
+	if (!canonical_range(c, addr, size))
+		return raise_not_canonical(c, info);
 	enum status status = translate_pieces(c, addr, size, ACCESS_WRITE, user_access(c, info), pieces, &count);
 	if (status != STATUS_OK)
 		return status;
-	info |= c->access_info;
+	info = (info & 0xff) | c->access_info;
 	piece_store(c, &pieces[0], value, info);
 	if (count == 2)
 		piece_store(c, &pieces[1], value >> pieces[0].size * 8, info);
 	return STATUS_OK;
 }
 
+/* What was cached of the page being executed may have gone with this access: the next instruction must be fetched anew. */
+static void check_chain(struct cpu *c, const struct op *op, uint64_t run_end)
+{
+	if (c->fetch_tag[c->page_linear >> PAGE_SHIFT & (FETCH_SLOTS - 1)] != c->page_linear || c->machine->run_end != run_end)
+		chain_break(c, op);
+}
+
+enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write, uint32_t info)
+{
+	uint64_t run_end = c->machine->run_end;
+	chain_sync(c, op);
+	if (unlikely(c->careful) && debug_misaligned(c, addr, size))
+		return STATUS_FAULT;
+	enum status status = access_load_slow(c, addr, size, for_write, info | (op->segment == SS ? ACCESS_STACK : 0));
+	if (unlikely(c->careful) && status == STATUS_OK)
+		debug_watch(c, addr, size, false);
+	check_chain(c, op, run_end);
+	return status;
+}
+
+enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info)
+{
+	uint64_t run_end = c->machine->run_end;
+	chain_sync(c, op);
+	if (unlikely(c->careful) && debug_misaligned(c, addr, size))
+		return STATUS_FAULT;
+	enum status status = access_store_slow(c, addr, size, value, info | (op->segment == SS ? ACCESS_STACK : 0));
+	if (unlikely(c->careful) && status == STATUS_OK)
+		debug_watch(c, addr, size, true);
+	check_chain(c, op, run_end);
+	return status;
+}
+
+enum status access_load_implicit(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret)
+{
+	enum status status = access_load_slow(c, addr & c->linear_mask, size, false, EVENT_IMPLICIT);
+	*ret = c->loaded;
+	return status;
+}
+
 enum status access_probe_write(struct cpu *c, uint64_t addr, uint32_t size, bool implicit)
 {
 	bool user = user_access(c, implicit ? EVENT_IMPLICIT : 0);
 	uint64_t phys, last = addr + size - 1;
-	enum status status = mmu_translate(c, addr & 0xffffffff, ACCESS_WRITE, user, &phys);
+	if (!canonical_range(c, addr, size))
+		return raise_not_canonical(c, ACCESS_STACK);
+	enum status status = mmu_translate(c, addr & c->linear_mask, ACCESS_WRITE, user, &phys);
 	if (status == STATUS_OK && (addr ^ last) >> PAGE_SHIFT)
-		status = mmu_translate(c, last & 0xffffffff, ACCESS_WRITE, user, &phys);
+		status = mmu_translate(c, last & c->linear_mask, ACCESS_WRITE, user, &phys);
 	return status;
 }

@@ -11,11 +11,18 @@
 #include "tap.h"
 
 enum access_kind { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
+enum { ACCESS_STACK = 1 << 8 }; /* beside the EVENT_ bits */
 
 /* STATUS_OK or STATUS_FAULT (described in c->fault). `info` are extra EVENT_ bits; EVENT_IMPLICIT accesses are made
- * with supervisor rights. `size` is 1 to 8 bytes. */
-enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info, uint64_t *ret);
+ * with supervisor rights; ACCESS_STACK makes a bad address #SS instead of #GP. `size` is 1 to 8 bytes. The value loaded
+ * is left in c->loaded: a pointer to a local would keep handlers from calling each other in a chain. */
+enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info);
 enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
+/* The same on behalf of the instruction `op` in a chain. */
+enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write, uint32_t info);
+enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
+/* access_load_slow for a supervisor structure (descriptor tables, TSS). */
+enum status access_load_implicit(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret);
 /* Checks that `size` bytes can be written, without writing: for instructions that store several times. */
 enum status access_probe_write(struct cpu *c, uint64_t addr, uint32_t size, bool implicit);
 
@@ -24,6 +31,14 @@ void fast_flush(struct cpu *c);
 void fast_flush_page(struct cpu *c, uint64_t page);
 /* Makes every next store go through the slow path once: pages have become clean, or got code. */
 void fast_forbid_writes(struct cpu *c);
+/* Drops what is known of the pages instructions come from. */
+void fetch_flush(struct cpu *c);
+
+/* 48-bit linear addresses: bits 63..47 are equal. */
+ALWAYS_INLINE bool address_canonical(uint64_t addr)
+{
+	return (uint64_t)((int64_t)(addr << 16) >> 16) == addr;
+}
 
 ALWAYS_INLINE uint64_t fast_tag(uint64_t addr, uint32_t size)
 {
@@ -31,48 +46,79 @@ ALWAYS_INLINE uint64_t fast_tag(uint64_t addr, uint32_t size)
 }
 
 /* Whether the page of tag `tag` may be accessed directly: aligned, as one comparison tells, or within a cache line. */
-ALWAYS_INLINE bool fast_hit(const struct cpu *c, uint64_t tag, uint64_t addr, uint32_t size)
+ALWAYS_INLINE bool fast_hit(uint64_t tag, uint64_t addr, uint32_t size)
 {
-	if (unlikely(c->buffered))
-		return false;
 	if (likely(tag == fast_tag(addr, size)))
 		return true;
 	return tag == fast_tag(addr, 1) && (addr & (CACHE_LINE_SIZE - 1)) + size <= CACHE_LINE_SIZE;
 }
 
-ALWAYS_INLINE enum status mem_load(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret)
+ALWAYS_INLINE const struct fast_entry *fast_find(const struct cpu *c, uint64_t addr)
 {
-	const struct fast_entry *f = &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	if (unlikely(!fast_hit(c, f->read_tag, addr, size)))
-		return access_load_slow(c, addr, size, false, 0, ret);
+	return &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
+}
+
+/* An event of the instruction `op` in a chain. */
+ALWAYS_INLINE void op_event(struct cpu *c, const struct op *op, enum event_kind kind, uint64_t addr, uint64_t phys,
+			    uint64_t value, uint32_t size, uint32_t info)
+{
+	struct machine *m = c->machine;
+	if (unlikely(m->tap.on))
+		tap_append(m, c->number, c->step_base + op->number, c->page_linear + op->offset, kind, addr, phys, value, size,
+			   info);
+}
+
+ALWAYS_INLINE enum status mem_load_info(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint32_t info,
+					uint64_t *ret)
+{
+	const struct fast_entry *f = fast_find(c, addr);
+	if (unlikely(!fast_hit(f->read_tag, addr, size))) {
+		enum status status = access_load_op(c, op, addr, size, false, info);
+		*ret = c->loaded;
+		return status;
+	}
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	*ret = bytes_load(f->host + offset, size);
-	tap_event(c, EVENT_load, addr, f->frame + offset, *ret, size, c->access_info);
+	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, c->access_info);
 	return STATUS_OK;
+}
+
+ALWAYS_INLINE enum status mem_load(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t *ret)
+{
+	return mem_load_info(c, op, addr, size, 0, ret);
 }
 
 /* The load of a read-modify-write: faults as the write would. */
-ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret)
+ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t *ret)
 {
-	const struct fast_entry *f = &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	if (unlikely(!fast_hit(c, f->write_tag, addr, size)))
-		return access_load_slow(c, addr, size, true, 0, ret);
+	const struct fast_entry *f = fast_find(c, addr);
+	if (unlikely(!fast_hit(f->write_tag, addr, size))) {
+		enum status status = access_load_op(c, op, addr, size, true, 0);
+		*ret = c->loaded;
+		return status;
+	}
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	*ret = bytes_load(f->host + offset, size);
-	tap_event(c, EVENT_load, addr, f->frame + offset, *ret, size, c->access_info);
+	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, c->access_info);
 	return STATUS_OK;
 }
 
-ALWAYS_INLINE enum status mem_store(struct cpu *c, uint64_t addr, uint32_t size, uint64_t value)
+ALWAYS_INLINE enum status mem_store_info(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint32_t info,
+					 uint64_t value)
 {
-	const struct fast_entry *f = &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	if (unlikely(!fast_hit(c, f->write_tag, addr, size)))
-		return access_store_slow(c, addr, size, value, 0);
+	const struct fast_entry *f = fast_find(c, addr);
+	if (unlikely(!fast_hit(f->write_tag, addr, size)))
+		return access_store_op(c, op, addr, size, value, info);
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	bytes_store(f->host + offset, size, value);
-	tap_event(c, EVENT_store, addr, f->frame + offset, value & size_mask(size), size,
-		  EVENT_DRAINED | c->access_info);
+	op_event(c, op, EVENT_store, addr, f->frame + offset, value & size_mask(size), size,
+		 EVENT_DRAINED | c->access_info);
 	return STATUS_OK;
+}
+
+ALWAYS_INLINE enum status mem_store(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value)
+{
+	return mem_store_info(c, op, addr, size, 0, value);
 }
 
 #endif

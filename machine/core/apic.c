@@ -17,7 +17,7 @@ enum apic_register {
 	APIC_TIMER_INITIAL = 0x380,
 };
 
-enum { LVT_MASKED = 1 << 16, DELIVERY_FIXED = 0, DELIVERY_STARTUP = 6, APIC_VERSION_VALUE = 0x00050014 };
+enum { LVT_MASKED = 1 << 16, DELIVERY_FIXED = 0, DELIVERY_NMI = 4, DELIVERY_STARTUP = 6, APIC_VERSION_VALUE = 0x00050014 };
 
 static bool bit_get(const uint32_t bits[8], uint32_t n) { return bits[n / 32] >> n % 32 & 1; }
 static void bit_set(uint32_t bits[8], uint32_t n) { bits[n / 32] |= 1u << n % 32; }
@@ -76,8 +76,11 @@ static void send_to(struct cpu *from, struct cpu *to, uint32_t icr)
 	uint8_t vector = (uint8_t)icr;
 	uint32_t delivery = icr >> 8 & 7;
 	tap_event(from, EVENT_ipi, to->number, 0, icr, 0, vector);
-	if (delivery == DELIVERY_FIXED && vector >= 16) {
-		bit_set(to->s.apic.irr, vector);
+	if ((delivery == DELIVERY_FIXED && vector >= 16) || delivery == DELIVERY_NMI) {
+		if (delivery == DELIVERY_NMI)
+			to->s.nmi_pending = 1;
+		else
+			bit_set(to->s.apic.irr, vector);
 		if (to == from)
 			from->machine->run_end = from->machine->step; /* the caller decides when it is delivered */
 	} else if (delivery == DELIVERY_STARTUP && to->s.waiting == WAIT_START) {

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "debug.h"
 #include "flags.h"
 #include "tap.h"
 
@@ -80,6 +81,8 @@ static const struct port *port_find(uint32_t number, uint32_t size)
 uint64_t port_in(struct cpu *c, uint32_t number, uint32_t size)
 {
 	const struct port *port = port_find(number, size);
+	if (unlikely(c->careful))
+		debug_watch_port(c, number, size);
 	uint64_t value = port && port->in ? port->in(c) : size_mask(size); /* nobody answers: all ones */
 	tap_event(c, EVENT_port_in, number, 0, value, size, 0);
 	return value;
@@ -88,6 +91,8 @@ uint64_t port_in(struct cpu *c, uint32_t number, uint32_t size)
 enum status port_out(struct cpu *c, uint32_t number, uint32_t size, uint64_t value)
 {
 	const struct port *port = port_find(number, size);
+	if (unlikely(c->careful))
+		debug_watch_port(c, number, size);
 	tap_event(c, EVENT_port_out, number, 0, value, size, 0);
 	return port && port->out ? port->out(c, value) : STATUS_OK;
 }

@@ -10,6 +10,9 @@ enum status exec_undefined(struct cpu *c, const struct op *op);
 /* Raises #GP: more than 15 bytes. */
 enum status exec_too_long(struct cpu *c, const struct op *op);
 
+/* A locked instruction: op->inner within one step, with nothing buffered. */
+enum status exec_locked(struct cpu *c, const struct op *op);
+
 /* One table entry per operation, defined by HANDLERS in exec_*.c. */
 #define HANDLER(name) extern const struct handlers name##_handlers;
 #include "handlers.def"

@@ -103,18 +103,24 @@ ALWAYS_INLINE enum status test_e_i(struct cpu *c, const struct op *op, uint32_t 
 }
 HANDLERS(test_e_i)
 
+/* INC and DEC leave CF alone. */
+ALWAYS_INLINE void flags_step(struct cpu *c, uint64_t a, uint64_t result, uint32_t size, bool up)
+{
+	uint32_t carry = c->s.cf;
+	if (up)
+		flags_add(c, a, 1, result, size);
+	else
+		flags_sub(c, a, 1, result, size);
+	c->s.cf = carry;
+}
+
 ALWAYS_INLINE enum status step_by_one(struct cpu *c, const struct op *op, uint32_t size, bool memory, bool up)
 {
 	uint64_t addr, a;
 	TRY(e_get_for_write(c, op, size, memory, &addr, &a));
 	uint64_t result = up ? a + 1 : a - 1;
 	TRY(e_put(c, op, size, memory, addr, result));
-	uint32_t carry = c->s.cf; /* INC and DEC leave CF alone */
-	if (up)
-		flags_add(c, a, 1, result, size);
-	else
-		flags_sub(c, a, 1, result, size);
-	c->s.cf = carry;
+	flags_step(c, a, result, size, up);
 	return STATUS_OK;
 }
 
@@ -131,21 +137,25 @@ ALWAYS_INLINE enum status dec_e(struct cpu *c, const struct op *op, uint32_t siz
 HANDLERS(dec_e)
 
 /* INC and DEC of the register in the opcode. */
+ALWAYS_INLINE enum status step_register(struct cpu *c, const struct op *op, uint32_t size, bool up)
+{
+	uint64_t a = reg_get(c, op->reg, size), result = up ? a + 1 : a - 1;
+	reg_set(c, op->reg, size, result);
+	flags_step(c, a, result, size, up);
+	return STATUS_OK;
+}
+
 ALWAYS_INLINE enum status inc_z(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	struct op alias = *op;
-	alias.rm = op->reg;
-	return step_by_one(c, &alias, size, false, true);
+	return step_register(c, op, size, true);
 }
 HANDLERS(inc_z)
 
 ALWAYS_INLINE enum status dec_z(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	struct op alias = *op;
-	alias.rm = op->reg;
-	return step_by_one(c, &alias, size, false, false);
+	return step_register(c, op, size, false);
 }
 HANDLERS(dec_z)
 
@@ -173,7 +183,7 @@ ALWAYS_INLINE enum status xadd_e_g(struct cpu *c, const struct op *op, uint32_t 
 	TRY(e_get_for_write(c, op, size, memory, &addr, &a));
 	uint64_t result = a + b;
 	if (memory)
-		TRY(mem_store(c, addr, size, result));
+		TRY(mem_store(c, op, addr, size, result));
 	reg_set(c, op->reg, size, a);
 	if (!memory)
 		reg_set(c, op->rm, size, result); /* last, as both may be one register */
@@ -189,7 +199,7 @@ ALWAYS_INLINE enum status cmpxchg_e_g(struct cpu *c, const struct op *op, uint32
 	bool equal = a == e;
 	/* A comparison that fails writes the old value back. */
 	if (memory)
-		TRY(mem_store(c, addr, size, equal ? reg_get(c, op->reg, size) : e));
+		TRY(mem_store(c, op, addr, size, equal ? reg_get(c, op->reg, size) : e));
 	else if (equal)
 		reg_set(c, op->rm, size, reg_get(c, op->reg, size));
 	if (!equal)
@@ -199,20 +209,45 @@ ALWAYS_INLINE enum status cmpxchg_e_g(struct cpu *c, const struct op *op, uint32
 }
 HANDLERS(cmpxchg_e_g)
 
-ALWAYS_INLINE enum status cmpxchg8b_m(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+/* CMPXCHG8B: one access of 8 bytes. */
+static enum status compare_exchange_8(struct cpu *c, const struct op *op, bool *equal)
 {
-	(void)size;
-	(void)memory;
-	uint64_t addr, e;
+	uint64_t addr, e, expected = reg_get(c, RDX, 4) << 32 | reg_get(c, RAX, 4);
 	TRY(op_address(c, op, 8, true, &addr));
-	TRY(mem_load_for_write(c, addr, 8, &e));
-	uint64_t expected = reg_get(c, RDX, 4) << 32 | reg_get(c, RAX, 4);
-	bool equal = e == expected;
-	TRY(mem_store(c, addr, 8, equal ? reg_get(c, RCX, 4) << 32 | reg_get(c, RBX, 4) : e));
-	if (!equal) {
+	TRY(mem_load_for_write(c, op, addr, 8, &e));
+	*equal = e == expected;
+	TRY(mem_store(c, op, addr, 8, *equal ? reg_get(c, RCX, 4) << 32 | reg_get(c, RBX, 4) : e));
+	if (!*equal) {
 		reg_set(c, RAX, 4, e);
 		reg_set(c, RDX, 4, e >> 32);
 	}
+	return STATUS_OK;
+}
+
+/* CMPXCHG16B: two accesses of 8 bytes, both checked before the first; the operand is aligned. */
+static enum status compare_exchange_16(struct cpu *c, const struct op *op, bool *equal)
+{
+	uint64_t addr, low, high;
+	TRY(op_address(c, op, 16, true, &addr));
+	if (addr & 15)
+		return fault_raise_error(c, VECTOR_GP, 0);
+	TRY(mem_load_for_write(c, op, addr, 8, &low));
+	TRY(mem_load_for_write(c, op, addr + 8, 8, &high));
+	*equal = low == c->s.gpr[RAX] && high == c->s.gpr[RDX];
+	TRY(mem_store(c, op, addr, 8, *equal ? c->s.gpr[RBX] : low));
+	TRY(mem_store(c, op, addr + 8, 8, *equal ? c->s.gpr[RCX] : high));
+	if (!*equal) {
+		c->s.gpr[RAX] = low;
+		c->s.gpr[RDX] = high;
+	}
+	return STATUS_OK;
+}
+
+ALWAYS_INLINE enum status cmpxchg8b_m(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	bool equal = false;
+	TRY(size == 8 ? compare_exchange_16(c, op, &equal) : compare_exchange_8(c, op, &equal));
 	uint64_t flags = flags_get(c) & ~(uint64_t)FLAG_ZF;
 	flags_set_arithmetic(c, flags | (equal ? FLAG_ZF : 0));
 	return STATUS_OK;
@@ -233,7 +268,7 @@ HANDLERS(xchg_e_g)
 ALWAYS_INLINE enum status xchg_z(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	if (op->opcode == 0x90)
+	if (op->reg == RAX)
 		return op->flags & OP_REP ? STATUS_PAUSE : STATUS_OK;
 	uint64_t a = reg_get(c, RAX, size);
 	reg_set(c, RAX, size, reg_get(c, op->reg, size));
@@ -241,3 +276,84 @@ ALWAYS_INLINE enum status xchg_z(struct cpu *c, const struct op *op, uint32_t si
 	return STATUS_OK;
 }
 HANDLERS(xchg_z)
+
+/* Decimal adjustment of AL (not in 64-bit code). OF is undefined: it is cleared. */
+static void decimal_adjust(struct cpu *c, bool after_add)
+{
+	uint64_t al = reg_get(c, RAX, 1), old = al;
+	bool carry = flag_cf(c), low = (al & 15) > 9 || flag_af(c), high = old > 0x99 || carry;
+	if (low) {
+		carry = carry || (after_add ? al + 6 > 0xff : al < 6);
+		al += after_add ? 6 : (uint64_t)-6;
+	}
+	if (high)
+		al += after_add ? 0x60 : (uint64_t)-0x60;
+	flags_set_result(c, al & 0xff, 1);
+	reg_set(c, RAX, 1, al);
+	c->s.cf = after_add ? high : high || (low && carry);
+	c->s.af_source = low ? FLAG_AF : 0;
+	c->s.of = 0;
+}
+
+/* DAA 27, DAS 2F */
+ALWAYS_INLINE enum status daa(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	(void)memory;
+	decimal_adjust(c, op->opcode == 0x27);
+	return STATUS_OK;
+}
+HANDLERS(daa)
+
+/* AAA 37, AAS 3F: OF, SF, ZF and PF are undefined. */
+ALWAYS_INLINE enum status aaa(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	(void)memory;
+	bool adjust = (c->s.gpr[RAX] & 15) > 9 || flag_af(c);
+	uint64_t ax = reg_get(c, RAX, 2);
+	if (adjust)
+		ax += op->opcode == 0x37 ? 0x106 : (uint64_t)-0x106;
+	reg_set(c, RAX, 2, ax & 0xff0f);
+	flags_set_result(c, ax & 0x0f, 1);
+	c->s.cf = adjust;
+	c->s.af_source = adjust ? FLAG_AF : 0;
+	c->s.of = 0;
+	return STATUS_OK;
+}
+HANDLERS(aaa)
+
+ALWAYS_INLINE enum status aam(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	(void)memory;
+	uint64_t al = reg_get(c, RAX, 1), divisor = (uint64_t)op->immediate & 0xff;
+	if (!divisor)
+		return fault_raise(c, VECTOR_DE);
+	reg_set(c, RAX, 2, (al / divisor) << 8 | al % divisor);
+	flags_logic(c, al % divisor, 1); /* CF, OF and AF are undefined */
+	return STATUS_OK;
+}
+HANDLERS(aam)
+
+ALWAYS_INLINE enum status aad(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	(void)memory;
+	uint64_t ax = reg_get(c, RAX, 2), al = (ax + (ax >> 8) * (uint64_t)op->immediate) & 0xff;
+	reg_set(c, RAX, 2, al);
+	flags_logic(c, al, 1); /* CF, OF and AF are undefined */
+	return STATUS_OK;
+}
+HANDLERS(aad)
+
+/* SALC: AL = CF ? FF : 0 (undocumented, in every CPU outside 64-bit code). */
+ALWAYS_INLINE enum status salc(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	reg_set(c, RAX, 1, flag_cf(c) ? 0xff : 0);
+	return STATUS_OK;
+}
+HANDLERS(salc)

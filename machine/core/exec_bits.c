@@ -11,7 +11,7 @@ struct shifted {
 	bool result_flags; /* SF, ZF, PF follow the result; rotates leave them alone */
 };
 
-/* count is already masked to 5 bits and not 0 */
+/* count is already masked to 5 bits, 6 for 64-bit operands, and not 0 */
 ALWAYS_INLINE struct shifted shift_value(const struct cpu *c, enum shift kind, uint64_t a, uint32_t count, uint32_t size)
 {
 	uint32_t bits = size * 8;
@@ -72,7 +72,7 @@ ALWAYS_INLINE enum status shift_e(struct cpu *c, const struct op *op, uint32_t s
 				  uint32_t count)
 {
 	uint64_t addr, a;
-	count &= 31;
+	count &= size == 8 ? 63 : 31;
 	TRY(e_get_for_write(c, op, size, memory, &addr, &a));
 	if (!count) /* memory is written all the same, flags stay */
 		return e_put(c, op, size, memory, addr, a);
@@ -118,7 +118,7 @@ ALWAYS_INLINE enum status double_shift(struct cpu *c, const struct op *op, uint3
 {
 	uint64_t addr, a, b = reg_get(c, op->reg, size);
 	uint32_t bits = size * 8;
-	count &= 31;
+	count &= size == 8 ? 63 : 31;
 	TRY(e_get_for_write(c, op, size, memory, &addr, &a));
 	if (!count)
 		return e_put(c, op, size, memory, addr, a);
@@ -126,7 +126,10 @@ ALWAYS_INLINE enum status double_shift(struct cpu *c, const struct op *op, uint3
 	unsigned __int128 wide;
 	uint64_t result;
 	uint32_t carry;
-	if (left) {
+	if (size == 8) {
+		result = left ? a << count | b >> (64 - count) : a >> count | b << (64 - count);
+		carry = (uint32_t)(left ? a >> (64 - count) : a >> (count - 1)) & 1;
+	} else if (left) {
 		wide = (unsigned __int128)a << 2 * bits | (unsigned __int128)b << bits | (size == 2 ? a : 0);
 		result = (uint64_t)(wide >> (2 * bits - count)) & size_mask(size);
 		carry = (uint32_t)(wide >> (3 * bits - count)) & 1;
@@ -169,13 +172,13 @@ ALWAYS_INLINE enum status bit_test(struct cpu *c, const struct op *op, uint32_t 
 	int64_t number = by_register ? sign_extend(reg_get(c, op->reg, size), size) : (op->immediate & (bits - 1));
 	if (memory) {
 		/* A register bit offset reaches beyond the operand: the word that holds the bit is accessed. */
-		uint64_t offset = op_offset(c, op) + (uint64_t)((number >> (size == 2 ? 4 : 5)) * (int64_t)size);
-		offset &= op->address_size == 2 ? 0xffff : 0xffffffff;
+		uint64_t offset = op_offset(c, op) + (uint64_t)((number >> (size == 2 ? 4 : size == 4 ? 5 : 6)) * (int64_t)size);
+		offset &= op->address_mask;
 		TRY(linear(c, op->segment, offset, size, kind != BT, &addr));
 		if (kind == BT)
-			TRY(mem_load(c, addr, size, &value));
+			TRY(mem_load(c, op, addr, size, &value));
 		else
-			TRY(mem_load_for_write(c, addr, size, &value));
+			TRY(mem_load_for_write(c, op, addr, size, &value));
 	} else {
 		value = reg_get(c, op->rm, size);
 	}
@@ -204,8 +207,7 @@ BIT_TEST(bts, BTS)
 BIT_TEST(btr, BTR)
 BIT_TEST(btc, BTC)
 
-/* BSF and BSR: a zero source sets ZF and leaves the destination alone, as CPUs do. With F3 they are still BSF and BSR,
- * since CPUID announces neither TZCNT nor LZCNT. */
+/* BSF and BSR: a zero source sets ZF and leaves the destination alone, as CPUs do. */
 ALWAYS_INLINE enum status bit_scan(struct cpu *c, const struct op *op, uint32_t size, bool memory, bool forward)
 {
 	uint64_t a;
@@ -229,6 +231,62 @@ ALWAYS_INLINE enum status bsr_g_e(struct cpu *c, const struct op *op, uint32_t s
 }
 HANDLERS(bsr_g_e)
 
+/* TZCNT and LZCNT: a zero source counts all bits and sets CF; ZF is set if the result is 0. */
+ALWAYS_INLINE enum status zero_count(struct cpu *c, const struct op *op, uint32_t size, bool memory, bool trailing)
+{
+	uint64_t a, bits = size * 8, count;
+	TRY(e_get(c, op, size, memory, &a));
+	if (!a)
+		count = bits;
+	else
+		count = trailing ? (uint64_t)__builtin_ctzll(a) : (uint64_t)__builtin_clzll(a) - (64 - bits);
+	reg_set(c, op->reg, size, count);
+	flags_set_result(c, count, size); /* SF and PF are undefined, as are AF and OF */
+	c->s.af_source = 0;
+	c->s.cf = !a;
+	c->s.of = 0;
+	return STATUS_OK;
+}
+
+ALWAYS_INLINE enum status tzcnt_g_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	return zero_count(c, op, size, memory, true);
+}
+HANDLERS(tzcnt_g_e)
+
+ALWAYS_INLINE enum status lzcnt_g_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	return zero_count(c, op, size, memory, false);
+}
+HANDLERS(lzcnt_g_e)
+
+ALWAYS_INLINE enum status popcnt_g_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t a;
+	TRY(e_get(c, op, size, memory, &a));
+	reg_set(c, op->reg, size, (uint64_t)__builtin_popcountll(a));
+	flags_set_arithmetic(c, a ? 0 : FLAG_ZF);
+	return STATUS_OK;
+}
+HANDLERS(popcnt_g_e)
+
+/* CRC32: the Castagnoli polynomial, bits reflected, no inversion. The destination is 32 bits, or 64 with the upper half
+ * cleared; op->size is that of the source. */
+ALWAYS_INLINE enum status crc32_g_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t value;
+	TRY(e_get(c, op, size, memory, &value));
+	uint32_t crc = (uint32_t)c->s.gpr[op->reg];
+	for (uint32_t byte = 0; byte < size; byte++) {
+		crc ^= (uint32_t)(value >> byte * 8 & 0xff);
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+	}
+	c->s.gpr[op->reg] = crc;
+	return STATUS_OK;
+}
+HANDLERS(crc32_g_e)
+
 static void flags_multiply(struct cpu *c, uint64_t low, uint32_t size, bool overflow)
 {
 	flags_set_result(c, low, size); /* undefined by the manual */
@@ -250,10 +308,10 @@ ALWAYS_INLINE enum status mul_e(struct cpu *c, const struct op *op, uint32_t siz
 {
 	uint64_t e;
 	TRY(e_get(c, op, size, memory, &e));
-	uint64_t product = reg_get(c, RAX, size) * e;
-	uint64_t high = product >> size * 8;
-	accumulator_pair_set(c, size, product, high);
-	flags_multiply(c, product, size, high != 0);
+	unsigned __int128 product = (unsigned __int128)reg_get(c, RAX, size) * e;
+	uint64_t high = (uint64_t)(product >> size * 8);
+	accumulator_pair_set(c, size, (uint64_t)product, high);
+	flags_multiply(c, (uint64_t)product, size, high != 0);
 	return STATUS_OK;
 }
 HANDLERS(mul_e)
@@ -262,18 +320,20 @@ ALWAYS_INLINE enum status imul_e(struct cpu *c, const struct op *op, uint32_t si
 {
 	uint64_t e;
 	TRY(e_get(c, op, size, memory, &e));
-	int64_t product = sign_extend(reg_get(c, RAX, size), size) * sign_extend(e, size);
-	accumulator_pair_set(c, size, (uint64_t)product, (uint64_t)product >> size * 8);
-	flags_multiply(c, (uint64_t)product, size, product != sign_extend((uint64_t)product, size));
+	__int128 product = (__int128)sign_extend(reg_get(c, RAX, size), size) * sign_extend(e, size);
+	uint64_t low = (uint64_t)product;
+	accumulator_pair_set(c, size, low, (uint64_t)((unsigned __int128)product >> size * 8));
+	flags_multiply(c, low, size, product != sign_extend(low, size));
 	return STATUS_OK;
 }
 HANDLERS(imul_e)
 
 ALWAYS_INLINE enum status imul_into(struct cpu *c, const struct op *op, uint32_t size, uint64_t a, uint64_t b)
 {
-	int64_t product = sign_extend(a, size) * sign_extend(b, size);
-	reg_set(c, op->reg, size, (uint64_t)product);
-	flags_multiply(c, (uint64_t)product, size, product != sign_extend((uint64_t)product, size));
+	__int128 product = (__int128)sign_extend(a, size) * sign_extend(b, size);
+	uint64_t low = (uint64_t)product;
+	reg_set(c, op->reg, size, low);
+	flags_multiply(c, low, size, product != sign_extend(low, size));
 	return STATUS_OK;
 }
 
@@ -293,22 +353,28 @@ ALWAYS_INLINE enum status imul_g_e_i(struct cpu *c, const struct op *op, uint32_
 }
 HANDLERS(imul_g_e_i)
 
-ALWAYS_INLINE uint64_t dividend(const struct cpu *c, uint32_t size)
+/* The accumulator pair: AX, DX:AX, EDX:EAX or RDX:RAX. */
+ALWAYS_INLINE unsigned __int128 dividend(const struct cpu *c, uint32_t size)
 {
 	if (size == 1)
 		return reg_get(c, RAX, 2);
-	return reg_get(c, RDX, size) << size * 8 | reg_get(c, RAX, size);
+	return (unsigned __int128)reg_get(c, RDX, size) << size * 8 | reg_get(c, RAX, size);
 }
 
+/* All flags are undefined: unchanged. */
 ALWAYS_INLINE enum status div_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	uint64_t e;
 	TRY(e_get(c, op, size, memory, &e));
-	if (!e || dividend(c, size) / e > size_mask(size))
+	unsigned __int128 a = dividend(c, size);
+	/* The quotient fits if the upper half is below the divisor; so does its computation in 64 bits, but for size 8. */
+	if (e <= (uint64_t)(a >> size * 8))
 		return fault_raise(c, VECTOR_DE);
-	uint64_t a = dividend(c, size);
-	accumulator_pair_set(c, size, a / e, a % e);
-	return STATUS_OK; /* all flags undefined: unchanged */
+	if (size == 8)
+		accumulator_pair_set(c, size, (uint64_t)(a / e), (uint64_t)(a % e));
+	else
+		accumulator_pair_set(c, size, (uint64_t)a / e, (uint64_t)a % e);
+	return STATUS_OK;
 }
 HANDLERS(div_e)
 
@@ -316,14 +382,21 @@ ALWAYS_INLINE enum status idiv_e(struct cpu *c, const struct op *op, uint32_t si
 {
 	uint64_t e;
 	TRY(e_get(c, op, size, memory, &e));
-	int64_t divisor = sign_extend(e, size);
-	int64_t a = size == 4 ? (int64_t)dividend(c, size) : sign_extend(dividend(c, size), size * 2);
-	if (!divisor || (a == INT64_MIN && divisor == -1))
+	__int128 divisor = sign_extend(e, size), a = (__int128)dividend(c, size);
+	if (size < 8)
+		a = sign_extend((uint64_t)a, size * 2);
+	if (!divisor || (divisor == -1 && size == 8 && (uint64_t)(a >> 64) == UINT64_C(1) << 63 && !(uint64_t)a))
 		return fault_raise(c, VECTOR_DE);
-	int64_t quotient = a / divisor;
+	__int128 quotient = size == 8 ? a / divisor : 0, rest = size == 8 ? a % divisor : 0;
+	if (size < 8) {
+		if (size == 4 && (int64_t)a == INT64_MIN && divisor == -1)
+			return fault_raise(c, VECTOR_DE);
+		quotient = (int64_t)a / (int64_t)divisor;
+		rest = (int64_t)a % (int64_t)divisor;
+	}
 	if (quotient != sign_extend((uint64_t)quotient, size))
 		return fault_raise(c, VECTOR_DE);
-	accumulator_pair_set(c, size, (uint64_t)quotient, (uint64_t)(a % divisor));
+	accumulator_pair_set(c, size, (uint64_t)quotient, (uint64_t)rest);
 	return STATUS_OK;
 }
 HANDLERS(idiv_e)

@@ -4,122 +4,140 @@
 #include "operand.h"
 #include "segment.h"
 
-ALWAYS_INLINE void jump_relative(struct cpu *c, const struct op *op, uint32_t size)
+/* Where a relative jump of this operand size goes. */
+ALWAYS_INLINE uint64_t relative_target(const struct cpu *c, const struct op *op, uint32_t size)
 {
-	c->s.rip = (c->s.rip + (uint64_t)op->immediate) & (size == 2 ? 0xffff : 0xffffffff);
+	return (op_rip_next(c, op) + (uint64_t)op->immediate) & size_mask(size);
 }
+
+/* A near jump may not leave the code segment, or go to an address that is not canonical. */
+ALWAYS_INLINE bool target_allowed(const struct cpu *c, uint64_t target, uint32_t size)
+{
+	return size == 8 ? address_canonical(target) : target <= c->code_limit;
+}
+
+static enum status target_fault(struct cpu *c)
+{
+	return fault_raise_error(c, VECTOR_GP, 0);
+}
+
+#define TRY_TARGET(target) TRY_STOP(likely(target_allowed(c, target, size)) ? STATUS_OK : target_fault(c))
 
 ALWAYS_INLINE enum status jmp_j(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	jump_relative(c, op, size);
-	return STATUS_OK;
+	uint64_t target = relative_target(c, op, size);
+	TRY_TARGET(target);
+	return chain_jump(c, op, op->number + 1u, target);
 }
-HANDLERS(jmp_j)
+HANDLERS_BRANCH(jmp_j)
+
+ALWAYS_INLINE enum status jump_if(struct cpu *c, const struct op *op, uint32_t size, bool taken)
+{
+	return taken ? jmp_j(c, op, size, false) : chain_next(c, op);
+}
 
 /* A handler for each condition: the condition is the one thing a branch handler is about. */
 #define JCC(code)                                                                                      \
 	ALWAYS_INLINE enum status jcc_##code(struct cpu *c, const struct op *op, uint32_t size, bool memory) \
 	{                                                                                              \
 		(void)memory;                                                                          \
-		if (condition(c, 0x##code))                                                            \
-			jump_relative(c, op, size);                                                    \
-		return STATUS_OK;                                                                      \
+		return jump_if(c, op, size, condition(c, 0x##code));                                   \
 	}                                                                                              \
-	HANDLERS(jcc_##code)
+	HANDLERS_BRANCH(jcc_##code)
 
 JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
 JCC(8) JCC(9) JCC(a) JCC(b) JCC(c) JCC(d) JCC(e) JCC(f)
 
-ALWAYS_INLINE uint64_t count_mask(const struct op *op)
-{
-	return op->address_size == 2 ? 0xffff : 0xffffffff;
-}
-
 ALWAYS_INLINE enum status jcxz(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	if (!(c->s.gpr[RCX] & count_mask(op)))
-		jump_relative(c, op, size);
-	return STATUS_OK;
+	return jump_if(c, op, size, !(c->s.gpr[RCX] & op->address_mask));
 }
-HANDLERS(jcxz)
+HANDLERS_BRANCH(jcxz)
 
 /* LOOPNE (E0), LOOPE (E1), LOOP (E2) */
 ALWAYS_INLINE enum status loop(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	uint64_t mask = count_mask(op), count = (c->s.gpr[RCX] - 1) & mask;
-	c->s.gpr[RCX] = (c->s.gpr[RCX] & ~mask & 0xffffffff) | count;
-	bool go = op->opcode == 0xe2 || flag_zf(c) == (op->opcode == 0xe1);
-	if (count && go)
-		jump_relative(c, op, size);
-	return STATUS_OK;
+	uint64_t mask = op->address_mask, count = (c->s.gpr[RCX] - 1) & mask;
+	bool go = count && (op->opcode == 0xe2 || flag_zf(c) == (op->opcode == 0xe1));
+	if (go)
+		TRY_TARGET(relative_target(c, op, size));
+	uint64_t kept = mask == 0xffff ? c->s.gpr[RCX] & ~mask : 0;
+	c->s.gpr[RCX] = kept | count;
+	return jump_if(c, op, size, go);
 }
-HANDLERS(loop)
+HANDLERS_BRANCH(loop)
 
 ALWAYS_INLINE enum status jmp_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	uint64_t target;
-	TRY(e_get(c, op, size, memory, &target));
-	c->s.rip = target;
-	return STATUS_OK;
+	TRY_STOP(e_get(c, op, size, memory, &target));
+	TRY_TARGET(target);
+	return chain_jump_indirect(c, op, target);
 }
-HANDLERS(jmp_e)
+HANDLERS_BRANCH(jmp_e)
 
 ALWAYS_INLINE enum status call_j(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	TRY(stack_push(c, size, c->s.rip & size_mask(size)));
-	jump_relative(c, op, size);
-	return STATUS_OK;
+	uint64_t target = relative_target(c, op, size);
+	TRY_TARGET(target);
+	TRY_STOP(stack_push(c, op, size, op_rip_next(c, op) & size_mask(size)));
+	return chain_jump(c, op, op->number + 1u, target);
 }
-HANDLERS(call_j)
+HANDLERS_BRANCH(call_j)
 
 ALWAYS_INLINE enum status call_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	uint64_t target;
-	TRY(e_get(c, op, size, memory, &target));
-	TRY(stack_push(c, size, c->s.rip & size_mask(size)));
-	c->s.rip = target;
-	return STATUS_OK;
+	TRY_STOP(e_get(c, op, size, memory, &target));
+	TRY_TARGET(target);
+	TRY_STOP(stack_push(c, op, size, op_rip_next(c, op) & size_mask(size)));
+	return chain_jump_indirect(c, op, target);
 }
-HANDLERS(call_e)
+HANDLERS_BRANCH(call_e)
 
 ALWAYS_INLINE enum status ret(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
 	uint64_t target;
-	TRY(stack_peek(c, 0, size, &target));
+	TRY_STOP(stack_peek(c, op, 0, size, &target));
+	TRY_TARGET(target);
 	stack_drop(c, size + (uint32_t)op->immediate); /* the immediate is 0 in the form without one */
-	c->s.rip = target;
-	return STATUS_OK;
+	return chain_jump_indirect(c, op, target);
 }
-HANDLERS(ret)
+HANDLERS_BRANCH(ret)
 
 static enum status far_jump(struct cpu *c, uint16_t selector, uint64_t offset)
 {
-	TRY(segment_load_code(c, selector, cpu_privilege(c), false));
+	struct segment_register code;
+	TRY(segment_check_code(c, selector, cpu_privilege(c), false, &code));
+	TRY(segment_check_target(c, &code, offset));
+	segment_set_code(c, &code);
 	c->s.rip = offset;
 	return STATUS_OK;
 }
 
-static enum status far_call(struct cpu *c, uint32_t size, uint16_t selector, uint64_t offset)
+static enum status far_call(struct cpu *c, const struct op *op, uint32_t size, uint16_t selector, uint64_t offset)
 {
-	struct segment_register old = c->s.segment[CS];
+	uint16_t old_selector = c->s.segment[CS].selector;
+	uint64_t pointer = c->s.gpr[RSP], rip = c->s.rip & size_mask(size);
+	struct segment_register code;
 	/* The new code segment is checked before the stack. */
-	TRY(segment_load_code(c, selector, cpu_privilege(c), false));
-	uint64_t pointer = c->s.gpr[RSP];
+	TRY(segment_check_code(c, selector, cpu_privilege(c), false, &code));
+	TRY(segment_check_target(c, &code, offset));
 	enum status status = stack_probe(c, size, 2);
 	if (status == STATUS_OK)
-		status = stack_push(c, size, old.selector);
+		status = stack_push(c, op, size, old_selector);
 	if (status == STATUS_OK)
-		status = stack_push(c, size, c->s.rip & size_mask(size));
+		status = stack_push(c, op, size, rip);
 	if (status != STATUS_OK) {
 		c->s.gpr[RSP] = pointer;
-		segment_set_code(c, &old);
 		return status;
 	}
+	segment_set_code(c, &code);
 	c->s.rip = offset;
 	return STATUS_OK;
 }
@@ -130,21 +148,21 @@ ALWAYS_INLINE enum status jmp_far(struct cpu *c, const struct op *op, uint32_t s
 	(void)memory;
 	return far_jump(c, op->selector, (uint64_t)op->immediate);
 }
-HANDLERS(jmp_far)
+HANDLERS_SYNCED(jmp_far)
 
 ALWAYS_INLINE enum status call_far(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	return far_call(c, size, op->selector, (uint64_t)op->immediate);
+	return far_call(c, op, size, op->selector, (uint64_t)op->immediate);
 }
-HANDLERS(call_far)
+HANDLERS_SYNCED(call_far)
 
 ALWAYS_INLINE enum status far_pointer(struct cpu *c, const struct op *op, uint32_t size, uint64_t *offset, uint64_t *selector)
 {
 	uint64_t addr;
 	TRY(op_address(c, op, size + 2, false, &addr));
-	TRY(mem_load(c, addr, size, offset));
-	return mem_load(c, (addr + size) & 0xffffffff, 2, selector);
+	TRY(mem_load(c, op, addr, size, offset));
+	return mem_load(c, op, (addr + size) & c->linear_mask, 2, selector);
 }
 
 ALWAYS_INLINE enum status jmp_far_m(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -154,45 +172,50 @@ ALWAYS_INLINE enum status jmp_far_m(struct cpu *c, const struct op *op, uint32_t
 	TRY(far_pointer(c, op, size, &offset, &selector));
 	return far_jump(c, (uint16_t)selector, offset);
 }
-HANDLERS(jmp_far_m)
+HANDLERS_SYNCED(jmp_far_m)
 
 ALWAYS_INLINE enum status call_far_m(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
 	uint64_t offset, selector;
 	TRY(far_pointer(c, op, size, &offset, &selector));
-	return far_call(c, size, (uint16_t)selector, offset);
+	return far_call(c, op, size, (uint16_t)selector, offset);
 }
-HANDLERS(call_far_m)
+HANDLERS_SYNCED(call_far_m)
 
-/* The part RETF and IRET share: CS:EIP is known, `above` bytes of frame lie below a possible outer SS:ESP. */
-static enum status far_return(struct cpu *c, uint32_t size, uint16_t selector, uint64_t offset, uint32_t above,
-			      uint32_t release)
+/* The part RETF and IRET share: CS:RIP is known, `above` bytes of frame lie below a possible SS:RSP. IRET in 64-bit code
+ * takes SS:RSP from the frame always, the others on a return to an outer privilege. */
+static enum status far_return(struct cpu *c, const struct op *op, uint32_t size, uint16_t selector, uint64_t offset,
+			      uint32_t above, uint32_t release, bool takes_stack)
 {
 	uint32_t privilege = cpu_privilege(c), target = selector & 3;
+	struct segment_register code, ss;
 	if (target < privilege)
 		return fault_raise_error(c, VECTOR_GP, selector & 0xfffc);
-	if (target == privilege) {
-		TRY(segment_load_code(c, selector, target, true));
+	/* The code segment is checked before the rest of the frame is read, with the inner privilege still. */
+	TRY(segment_check_code(c, selector, target, true, &code));
+	if (target == privilege && !takes_stack) {
+		TRY(segment_check_target(c, &code, offset));
 		stack_drop(c, above + release);
+		segment_set_code(c, &code);
 		c->s.rip = offset;
 		return STATUS_OK;
 	}
-	/* The code segment is checked before the rest of the frame is read, with the inner privilege still. */
 	uint64_t pointer, stack;
-	struct segment_register old_code = c->s.segment[CS], code;
-	TRY(segment_check_code(c, selector, target, true, &code));
-	TRY(stack_peek(c, above + release, size, &pointer));
-	TRY(stack_peek(c, above + release + size, size, &stack));
+	TRY(stack_peek(c, op, above + release, size, &pointer));
+	TRY(stack_peek(c, op, above + release + size, size, &stack));
+	TRY(segment_check_stack(c, (uint16_t)stack, target, code.flags & SEGMENT_64BIT, &ss));
+	TRY(segment_check_target(c, &code, offset));
 	segment_set_code(c, &code);
-	enum status status = segment_load(c, SS, (uint16_t)stack);
-	if (status != STATUS_OK) {
-		segment_set_code(c, &old_code);
-		return status;
-	}
-	stack_set(c, pointer + release);
+	c->s.segment[SS] = ss;
+	cpu_update_mode(c);
+	if (c->bits == 64)
+		c->s.gpr[RSP] = pointer + release;
+	else
+		stack_set(c, pointer + release);
 	c->s.rip = offset;
-	segments_drop_inner(c);
+	if (target != privilege)
+		segments_drop_inner(c);
 	return STATUS_OK;
 }
 
@@ -200,66 +223,65 @@ ALWAYS_INLINE enum status ret_far(struct cpu *c, const struct op *op, uint32_t s
 {
 	(void)memory;
 	uint64_t offset, selector;
-	TRY(stack_peek(c, 0, size, &offset));
-	TRY(stack_peek(c, size, size, &selector));
-	return far_return(c, size, (uint16_t)selector, offset, 2 * size, (uint32_t)op->immediate);
+	TRY(stack_peek(c, op, 0, size, &offset));
+	TRY(stack_peek(c, op, size, size, &selector));
+	return far_return(c, op, size, (uint16_t)selector, offset, 2 * size, (uint32_t)op->immediate, false);
 }
-HANDLERS(ret_far)
+HANDLERS_SYNCED(ret_far)
 
 /* What POPF and IRET may change depends on the privilege they run at. */
-static void flags_pop(struct cpu *c, uint64_t value, uint32_t size, uint32_t privilege)
+static void flags_pop(struct cpu *c, uint64_t value, uint32_t size, uint32_t privilege, bool resume)
 {
 	uint64_t change = FLAGS_ARITHMETIC | FLAG_TF | FLAG_DF | FLAG_NT;
 	uint32_t iopl = c->s.rflags >> 12 & 3;
-	if (size == 4)
-		change |= FLAG_AC | FLAG_ID;
+	if (size != 2)
+		change |= FLAG_AC | FLAG_ID | (resume ? FLAG_RF : 0);
 	if (privilege == 0)
 		change |= FLAG_IOPL;
 	if (privilege <= iopl)
 		change |= FLAG_IF;
 	flags_set(c, (flags_get(c) & ~change & ~(uint64_t)FLAG_RF) | (value & change));
+	cpu_update_mode(c); /* TF and AC */
 }
 
 ALWAYS_INLINE enum status pushf(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
-	(void)op;
 	(void)memory;
-	return stack_push(c, size, flags_get(c) & size_mask(size) & ~(uint64_t)(FLAG_RF | FLAG_VM));
+	return stack_push(c, op, size, flags_get(c) & size_mask(size) & ~(uint64_t)(FLAG_RF | FLAG_VM));
 }
 HANDLERS(pushf)
 
 ALWAYS_INLINE enum status popf(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
-	(void)op;
 	(void)memory;
 	uint64_t value;
-	TRY(stack_peek(c, 0, size, &value));
+	TRY(stack_peek(c, op, 0, size, &value));
 	stack_drop(c, size);
-	flags_pop(c, value, size, cpu_privilege(c));
+	flags_pop(c, value, size, cpu_privilege(c), false);
 	return STATUS_OK;
 }
-HANDLERS(popf)
+HANDLERS_SYNCED(popf)
 
 ALWAYS_INLINE enum status iret(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
-	(void)op;
 	(void)memory;
 	uint64_t offset, selector, flags;
 	/* Task returns (NT) and returns to virtual-8086 mode are not supported. */
 	if (c->s.rflags & FLAG_NT)
 		return fault_raise_error(c, VECTOR_GP, 0);
-	TRY(stack_peek(c, 0, size, &offset));
-	TRY(stack_peek(c, size, size, &selector));
-	TRY(stack_peek(c, 2 * size, size, &flags));
-	if (flags & FLAG_VM && size == 4)
+	TRY(stack_peek(c, op, 0, size, &offset));
+	TRY(stack_peek(c, op, size, size, &selector));
+	TRY(stack_peek(c, op, 2 * size, size, &flags));
+	if (flags & FLAG_VM && size == 4 && !cpu_long_mode(c) && !cpu_privilege(c))
 		return fault_raise_error(c, VECTOR_GP, 0);
 	uint32_t privilege = cpu_privilege(c);
-	TRY(far_return(c, size, (uint16_t)selector, offset, 3 * size, 0));
-	flags_pop(c, flags, size, privilege);
+	TRY(far_return(c, op, size, (uint16_t)selector, offset, 3 * size, 0, c->bits == 64));
+	flags_pop(c, flags, size, privilege, true);
+	c->s.nmi_blocked = 0;
 	tap_event(c, EVENT_iret, offset, 0, 0, 0, 0);
 	return STATUS_OK;
 }
-HANDLERS(iret)
+HANDLERS_SYNCED(iret)
 
 static enum status software_interrupt(struct cpu *c, uint8_t vector)
 {
@@ -273,7 +295,7 @@ ALWAYS_INLINE enum status int_i(struct cpu *c, const struct op *op, uint32_t siz
 	(void)memory;
 	return software_interrupt(c, (uint8_t)op->immediate);
 }
-HANDLERS(int_i)
+HANDLERS_SYNCED(int_i)
 
 ALWAYS_INLINE enum status int3(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -282,7 +304,7 @@ ALWAYS_INLINE enum status int3(struct cpu *c, const struct op *op, uint32_t size
 	(void)memory;
 	return software_interrupt(c, VECTOR_BP);
 }
-HANDLERS(int3)
+HANDLERS_SYNCED(int3)
 
 ALWAYS_INLINE enum status into(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -291,7 +313,33 @@ ALWAYS_INLINE enum status into(struct cpu *c, const struct op *op, uint32_t size
 	(void)memory;
 	return flag_of(c) ? software_interrupt(c, VECTOR_OF) : STATUS_OK;
 }
-HANDLERS(into)
+HANDLERS_SYNCED(into)
+
+/* INT1 (F1): a debug trap as if from outside the program, with no privilege asked of the gate. */
+ALWAYS_INLINE enum status int1(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	tap_event(c, EVENT_soft_interrupt, 0, 0, 0, 0, VECTOR_DB);
+	return interrupt_deliver(c, VECTOR_DB, SOURCE_TRAP, false, 0);
+}
+HANDLERS_SYNCED(int1)
+
+/* BOUND: a signed index against the pair of bounds in memory. */
+ALWAYS_INLINE enum status bound_g_m(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	uint64_t addr, low, high;
+	TRY(op_address(c, op, 2 * size, false, &addr));
+	TRY(mem_load(c, op, addr, size, &low));
+	TRY(mem_load(c, op, (addr + size) & c->linear_mask, size, &high));
+	int64_t index = sign_extend(reg_get(c, op->reg, size), size);
+	if (index < sign_extend(low, size) || index > sign_extend(high, size))
+		return fault_raise(c, VECTOR_BR);
+	return STATUS_OK;
+}
+HANDLERS(bound_g_m)
 
 ALWAYS_INLINE enum status ud2(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -301,7 +349,7 @@ ALWAYS_INLINE enum status ud2(struct cpu *c, const struct op *op, uint32_t size,
 	c->fault = (struct fault){.vector = VECTOR_UD, .addr = 0x0b0f};
 	return STATUS_FAULT;
 }
-HANDLERS(ud2)
+HANDLERS_SYNCED(ud2)
 
 /* CMC F5, CLC F8, STC F9, CLD FC, STD FD */
 ALWAYS_INLINE enum status flag_op(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -343,4 +391,4 @@ ALWAYS_INLINE enum status sti(struct cpu *c, const struct op *op, uint32_t size,
 	c->s.rflags |= FLAG_IF;
 	return STATUS_OK;
 }
-HANDLERS(sti)
+HANDLERS_SYNCED(sti)

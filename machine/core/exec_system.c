@@ -1,4 +1,6 @@
 /* System instructions, fences, I/O and tracepoints. SDM vol. 2 and 3; docs/platform.md for ports and tracepoints. */
+#include "control.h"
+#include "debug.h"
 #include "device.h"
 #include "exec.h"
 #include "mmu.h"
@@ -30,7 +32,7 @@ ALWAYS_INLINE enum status nop_e(struct cpu *c, const struct op *op, uint32_t siz
 	if (!memory || (uint32_t)op->displacement >> 16 != TRACE_MAGIC || !(op->displacement & 0xffff))
 		return STATUS_OK;
 	uint32_t identifier = op->displacement & 0xffff;
-	tap_event(c, EVENT_trace, c->s.gpr[op->index], identifier, c->s.gpr[op->base], 0, 0);
+	op_event(c, op, EVENT_trace, c->s.gpr[op->index], identifier, c->s.gpr[op->base], 0, 0);
 	return identifier == c->machine->stop_at_trace ? STATUS_TRACE : STATUS_OK;
 }
 HANDLERS(nop_e)
@@ -41,7 +43,7 @@ ALWAYS_INLINE enum status fence(struct cpu *c, const struct op *op, uint32_t siz
 	(void)memory;
 	/* MFENCE waits for the buffer (its row says `drain`); LFENCE and SFENCE order nothing in this model. */
 	uint32_t which = op->reg == 6 ? 0 : op->reg == 5 ? 1 : 2;
-	tap_event(c, EVENT_fence, 0, 0, 0, 0, which);
+	op_event(c, op, EVENT_fence, 0, 0, 0, 0, which);
 	return STATUS_OK;
 }
 HANDLERS(fence)
@@ -66,7 +68,7 @@ ALWAYS_INLINE enum status hlt(struct cpu *c, const struct op *op, uint32_t size,
 	c->s.waiting = WAIT_HALT;
 	return STATUS_STOP;
 }
-HANDLERS(hlt)
+HANDLERS_SYNCED(hlt)
 
 /* WBINVD, INVD: caches are not modelled. */
 ALWAYS_INLINE enum status wbinvd(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -76,18 +78,8 @@ ALWAYS_INLINE enum status wbinvd(struct cpu *c, const struct op *op, uint32_t si
 	(void)memory;
 	return require_supervisor(c);
 }
-HANDLERS(wbinvd)
+HANDLERS_SYNCED(wbinvd)
 
-ALWAYS_INLINE enum status clts(struct cpu *c, const struct op *op, uint32_t size, bool memory)
-{
-	(void)op;
-	(void)size;
-	(void)memory;
-	TRY(require_supervisor(c));
-	c->s.cr0 &= ~UINT64_C(8);
-	return STATUS_OK;
-}
-HANDLERS(clts)
 
 /* SGDT, SIDT */
 ALWAYS_INLINE enum status store_table(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -95,24 +87,28 @@ ALWAYS_INLINE enum status store_table(struct cpu *c, const struct op *op, uint32
 	(void)size;
 	(void)memory;
 	bool global = op->reg == 0;
+	uint32_t base_size = c->bits == 64 ? 8 : 4;
 	uint64_t addr;
-	TRY(op_address(c, op, 6, true, &addr));
-	TRY(access_probe_write(c, addr, 6, false));
-	TRY(mem_store(c, addr, 2, global ? c->s.gdt_limit : c->s.idt_limit));
-	return mem_store(c, (addr + 2) & 0xffffffff, 4, global ? c->s.gdt_base : c->s.idt_base);
+	TRY(op_address(c, op, 2 + base_size, true, &addr));
+	TRY(access_probe_write(c, addr, 2 + base_size, false));
+	TRY(mem_store(c, op, addr, 2, global ? c->s.gdt_limit : c->s.idt_limit));
+	return mem_store(c, op, (addr + 2) & c->linear_mask, base_size, global ? c->s.gdt_base : c->s.idt_base);
 }
-HANDLERS(store_table)
+HANDLERS_SYNCED(store_table)
 
 /* LGDT, LIDT */
 ALWAYS_INLINE enum status load_table(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
 	uint64_t addr, limit, base;
+	uint32_t base_size = c->bits == 64 ? 8 : 4;
 	TRY(require_supervisor(c));
-	TRY(op_address(c, op, 6, false, &addr));
-	TRY(mem_load(c, addr, 2, &limit));
-	TRY(mem_load(c, (addr + 2) & 0xffffffff, 4, &base));
-	if (size == 2)
+	TRY(op_address(c, op, 2 + base_size, false, &addr));
+	TRY(mem_load(c, op, addr, 2, &limit));
+	TRY(mem_load(c, op, (addr + 2) & c->linear_mask, base_size, &base));
+	if (!address_canonical(base) && base_size == 8)
+		return fault_raise_error(c, VECTOR_GP, 0);
+	if (size == 2 && base_size == 4)
 		base &= 0xffffff;
 	if (op->reg == 2) {
 		c->s.gdt_base = base;
@@ -123,7 +119,7 @@ ALWAYS_INLINE enum status load_table(struct cpu *c, const struct op *op, uint32_
 	}
 	return STATUS_OK;
 }
-HANDLERS(load_table)
+HANDLERS_SYNCED(load_table)
 
 /* SLDT, STR */
 ALWAYS_INLINE enum status store_selector(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -131,7 +127,7 @@ ALWAYS_INLINE enum status store_selector(struct cpu *c, const struct op *op, uin
 	uint16_t selector = op->reg == 0 ? c->s.ldtr.selector : c->s.tr.selector;
 	return memory ? e_set(c, op, 2, true, selector) : e_set(c, op, size, false, selector);
 }
-HANDLERS(store_selector)
+HANDLERS_SYNCED(store_selector)
 
 ALWAYS_INLINE enum status lldt(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -146,7 +142,8 @@ ALWAYS_INLINE enum status lldt(struct cpu *c, const struct op *op, uint32_t size
 	if (selector & 4)
 		return fault_raise_error(c, VECTOR_GP, selector & 0xfffc);
 	TRY(descriptor_read(c, (uint16_t)selector, VECTOR_GP, &descriptor));
-	struct segment_register s = descriptor_decode((uint16_t)selector, descriptor);
+	struct segment_register s;
+	TRY(descriptor_read_system(c, (uint16_t)selector, descriptor, &s));
 	if ((s.type & 0x1f) != DESCRIPTOR_LDT)
 		return fault_raise_error(c, VECTOR_GP, selector & 0xfffc);
 	if (!(s.type & DESCRIPTOR_PRESENT))
@@ -154,7 +151,7 @@ ALWAYS_INLINE enum status lldt(struct cpu *c, const struct op *op, uint32_t size
 	c->s.ldtr = s;
 	return STATUS_OK;
 }
-HANDLERS(lldt)
+HANDLERS_SYNCED(lldt)
 
 ALWAYS_INLINE enum status ltr(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -165,33 +162,32 @@ ALWAYS_INLINE enum status ltr(struct cpu *c, const struct op *op, uint32_t size,
 	if (!(selector & 0xfffc) || selector & 4)
 		return fault_raise_error(c, VECTOR_GP, selector & 0xfffc);
 	TRY(descriptor_read(c, (uint16_t)selector, VECTOR_GP, &descriptor));
-	struct segment_register s = descriptor_decode((uint16_t)selector, descriptor);
+	struct segment_register s;
+	TRY(descriptor_read_system(c, (uint16_t)selector, descriptor, &s));
 	if ((s.type & 0x1f) != DESCRIPTOR_TSS_AVAILABLE)
 		return fault_raise_error(c, VECTOR_GP, selector & 0xfffc);
 	if (!(s.type & DESCRIPTOR_PRESENT))
 		return fault_raise_error(c, VECTOR_NP, selector & 0xfffc);
-	uint64_t type_addr = (c->s.gdt_base + (selector & 0xfff8) + 5) & 0xffffffff;
+	uint64_t type_addr = (c->s.gdt_base + (selector & 0xfff8) + 5) & c->linear_mask;
 	s.type = (uint8_t)((s.type & 0xe0) | DESCRIPTOR_TSS_BUSY);
 	TRY(access_store_slow(c, type_addr, 1, s.type, EVENT_IMPLICIT | EVENT_LOCKED));
 	c->s.tr = s;
 	return STATUS_OK;
 }
-HANDLERS(ltr)
+HANDLERS_SYNCED(ltr)
 
-ALWAYS_INLINE enum status invlpg(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+static enum status invlpg(struct cpu *c, const struct op *op)
 {
-	(void)size;
-	(void)memory;
 	TRY(require_supervisor(c));
 	/* No segment limit applies (SDM: INVLPG); the base does. */
-	tlb_invalidate_page(c, (c->s.segment[op->segment].base + op_offset(c, op)) & 0xffffffff);
+	uint64_t addr = (c->view[op->segment].base + op_offset(c, op)) & c->linear_mask;
+	if (c->bits != 64 || address_canonical(addr)) /* else a NOP (SDM) */
+		tlb_invalidate_page(c, addr);
 	return STATUS_OK;
 }
-HANDLERS(invlpg)
 
 ALWAYS_INLINE enum status mov_r_cr(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
-	(void)size;
 	(void)memory;
 	TRY(require_supervisor(c));
 	uint64_t value;
@@ -199,51 +195,89 @@ ALWAYS_INLINE enum status mov_r_cr(struct cpu *c, const struct op *op, uint32_t 
 	case 0: value = c->s.cr0; break;
 	case 2: value = c->s.cr2; break;
 	case 3: value = c->s.cr3; break;
-	default: value = c->s.cr4; break; /* the table has no rows for others */
+	case 4: value = c->s.cr4; break;
+	default: value = c->s.apic.tpr >> 4; break; /* CR8; the table has no rows for others */
 	}
-	reg_set(c, op->rm, 4, value);
+	reg_set(c, op->rm, size, value);
 	return STATUS_OK;
 }
-HANDLERS(mov_r_cr)
+HANDLERS_SYNCED(mov_r_cr)
 
 ALWAYS_INLINE enum status mov_cr_r(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
+	(void)memory;
+	TRY(require_supervisor(c));
+	return control_write(c, op->reg, reg_get(c, op->rm, size));
+}
+HANDLERS_SYNCED(mov_cr_r)
+
+ALWAYS_INLINE enum status clts(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
 	(void)size;
 	(void)memory;
 	TRY(require_supervisor(c));
-	uint64_t value = reg_get(c, op->rm, 4);
-	/* CR4 bits this machine knows; others are reserved and fault, as on a CPU without the feature. */
-	uint64_t cr4_known = CR4_PSE | CR4_PGE;
-	if (op->reg == 4 && value & ~cr4_known)
-		return fault_raise_error(c, VECTOR_GP, 0);
-	/* Paging needs protection; and real mode, which PE = 0 would enter, does not exist here. */
-	if (op->reg == 0 && !(value & CR0_PE))
-		return fault_raise_error(c, VECTOR_GP, 0);
-	tap_event(c, EVENT_control, 0, 0, value, 4, op->reg);
-	switch (op->reg) {
-	case 0: {
-		uint64_t changed = c->s.cr0 ^ value;
-		c->s.cr0 = value | CR0_ET;
-		if (changed & (CR0_PG | CR0_WP | CR0_PE))
-			tlb_invalidate_all(c, true);
-		break;
+	c->s.cr0 &= ~(uint64_t)CR0_TS;
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(clts)
+
+ALWAYS_INLINE enum status smsw(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	return memory ? e_set(c, op, 2, true, c->s.cr0) : e_set(c, op, size, false, c->s.cr0);
+}
+HANDLERS_SYNCED(smsw)
+
+/* LMSW: the low four bits of CR0; it can set PE but not clear it. */
+ALWAYS_INLINE enum status lmsw(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	uint64_t value;
+	TRY(require_supervisor(c));
+	TRY(e_get(c, op, 2, memory, &value));
+	return control_write(c, 0, (c->s.cr0 & ~UINT64_C(14)) | (value & 15));
+}
+HANDLERS_SYNCED(lmsw)
+
+/* MOV to and from debug registers: 4 and 5 are 6 and 7 unless CR4.DE makes them #UD; DR7.GD traps. */
+static enum status debug_register(struct cpu *c, uint32_t *number)
+{
+	TRY(require_supervisor(c));
+	if (*number == 4 || *number == 5) {
+		if (c->s.cr4 & CR4_DE)
+			return fault_raise(c, VECTOR_UD);
+		*number += 2;
 	}
-	case 2: c->s.cr2 = value; break;
-	case 3:
-		c->s.cr3 = value;
-		tlb_invalidate_all(c, !(c->s.cr4 & CR4_PGE));
-		break;
-	default: {
-		uint64_t changed = c->s.cr4 ^ value;
-		c->s.cr4 = value;
-		if (changed)
-			tlb_invalidate_all(c, true);
-		break;
-	}
+	if (c->s.dr[7] & DR7_GD) {
+		c->s.dr[6] |= DR6_BD;
+		c->s.dr[7] &= ~(uint64_t)DR7_GD;
+		return fault_raise(c, VECTOR_DB);
 	}
 	return STATUS_OK;
 }
-HANDLERS(mov_cr_r)
+
+ALWAYS_INLINE enum status mov_r_dr(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	uint32_t number = op->reg;
+	TRY(debug_register(c, &number));
+	reg_set(c, op->rm, size, c->s.dr[number]);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(mov_r_dr)
+
+ALWAYS_INLINE enum status mov_dr_r(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	uint32_t number = op->reg;
+	TRY(debug_register(c, &number));
+	uint64_t value = reg_get(c, op->rm, size);
+	if (number >= 6 && value >> 32)
+		return fault_raise_error(c, VECTOR_GP, 0);
+	debug_register_set(c, number, value);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(mov_dr_r)
 
 ALWAYS_INLINE enum status mov_e_s(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -254,8 +288,10 @@ HANDLERS(mov_e_s)
 
 static void shadow_after_stack_load(struct cpu *c, uint32_t segment)
 {
-	if (segment == SS)
-		c->s.shadow_mark = c->s.retired + 1;
+	if (segment != SS)
+		return;
+	c->s.shadow_mark = c->s.retired + 1;
+	c->trap_delayed = c->careful;
 }
 
 ALWAYS_INLINE enum status mov_s_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -267,7 +303,7 @@ ALWAYS_INLINE enum status mov_s_e(struct cpu *c, const struct op *op, uint32_t s
 	shadow_after_stack_load(c, op->reg);
 	return STATUS_OK;
 }
-HANDLERS(mov_s_e)
+HANDLERS_SYNCED(mov_s_e)
 
 /* The segment register in the opcodes of PUSH and POP: 06/07, 0E, 16/17, 1E/1F, 0F A0/A1, 0F A8/A9. */
 ALWAYS_INLINE uint32_t opcode_segment(const struct op *op)
@@ -278,7 +314,7 @@ ALWAYS_INLINE uint32_t opcode_segment(const struct op *op)
 ALWAYS_INLINE enum status push_s(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
-	return stack_push(c, size, c->s.segment[opcode_segment(op)].selector);
+	return stack_push(c, op, size, c->s.segment[opcode_segment(op)].selector);
 }
 HANDLERS(push_s)
 
@@ -286,27 +322,42 @@ ALWAYS_INLINE enum status pop_s(struct cpu *c, const struct op *op, uint32_t siz
 {
 	(void)memory;
 	uint64_t selector;
-	TRY(stack_peek(c, 0, 2, &selector));
+	TRY(stack_peek(c, op, 0, 2, &selector));
 	uint64_t pointer = c->s.gpr[RSP] + size;
 	TRY(segment_load(c, opcode_segment(op), (uint16_t)selector));
 	stack_set(c, pointer);
 	shadow_after_stack_load(c, opcode_segment(op));
 	return STATUS_OK;
 }
-HANDLERS(pop_s)
+HANDLERS_SYNCED(pop_s)
+
+/* The I/O permission bitmap of the TSS, for those whom IOPL does not let through (SDM vol. 1, 19.5.2). */
+enum status port_check(struct cpu *c, uint32_t port, uint32_t size)
+{
+	if (cpu_privilege(c) <= (c->s.rflags >> 12 & 3))
+		return STATUS_OK;
+	uint64_t base, bits;
+	uint32_t type = c->s.tr.type & 0x0f;
+	if ((type != DESCRIPTOR_TSS_AVAILABLE && type != DESCRIPTOR_TSS_BUSY) || c->s.tr.limit < 103)
+		return fault_raise_error(c, VECTOR_GP, 0);
+	TRY(access_load_implicit(c, c->s.tr.base + 102, 2, &base));
+	if (base + port / 8 + 1 > c->s.tr.limit)
+		return fault_raise_error(c, VECTOR_GP, 0);
+	TRY(access_load_implicit(c, c->s.tr.base + base + port / 8, 2, &bits));
+	bool denied = bits >> port % 8 & ((1u << size) - 1);
+	return denied ? fault_raise_error(c, VECTOR_GP, 0) : STATUS_OK;
+}
 
 ALWAYS_INLINE enum status in_port(struct cpu *c, uint32_t size, uint32_t port)
 {
-	if (cpu_privilege(c) > (c->s.rflags >> 12 & 3))
-		return fault_raise_error(c, VECTOR_GP, 0); /* the I/O permission bitmap is not consulted */
+	TRY(port_check(c, port, size));
 	reg_set(c, RAX, size, port_in(c, port, size));
 	return STATUS_OK;
 }
 
 ALWAYS_INLINE enum status out_port(struct cpu *c, uint32_t size, uint32_t port)
 {
-	if (cpu_privilege(c) > (c->s.rflags >> 12 & 3))
-		return fault_raise_error(c, VECTOR_GP, 0);
+	TRY(port_check(c, port, size));
 	return port_out(c, port, size, reg_get(c, RAX, size));
 }
 
@@ -315,7 +366,7 @@ ALWAYS_INLINE enum status in_i(struct cpu *c, const struct op *op, uint32_t size
 	(void)memory;
 	return in_port(c, size, (uint32_t)op->immediate);
 }
-HANDLERS(in_i)
+HANDLERS_SYNCED(in_i)
 
 ALWAYS_INLINE enum status in_dx(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -323,14 +374,14 @@ ALWAYS_INLINE enum status in_dx(struct cpu *c, const struct op *op, uint32_t siz
 	(void)memory;
 	return in_port(c, size, (uint32_t)reg_get(c, RDX, 2));
 }
-HANDLERS(in_dx)
+HANDLERS_SYNCED(in_dx)
 
 ALWAYS_INLINE enum status out_i(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
 	return out_port(c, size, (uint32_t)op->immediate);
 }
-HANDLERS(out_i)
+HANDLERS_SYNCED(out_i)
 
 ALWAYS_INLINE enum status out_dx(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -338,56 +389,262 @@ ALWAYS_INLINE enum status out_dx(struct cpu *c, const struct op *op, uint32_t si
 	(void)memory;
 	return out_port(c, size, (uint32_t)reg_get(c, RDX, 2));
 }
-HANDLERS(out_dx)
+HANDLERS_SYNCED(out_dx)
 
-/* A fixed processor: family 6, with the features that exist here. */
-ALWAYS_INLINE enum status cpuid(struct cpu *c, const struct op *op, uint32_t size, bool memory)
-{
-	(void)op;
-	(void)size;
-	(void)memory;
-	enum { PSE = 1 << 3, TSC = 1 << 4, CX8 = 1 << 8, APIC = 1 << 9, PGE = 1 << 13, CMOV = 1 << 15 };
-	uint32_t a = 0, b = 0, cx = 0, d = 0;
-	switch ((uint32_t)c->s.gpr[RAX]) {
-	case 0: /* "racetape x86" */
-		a = 1;
-		b = 0x65636172;
-		d = 0x65706174;
-		cx = 0x36387820;
-		break;
-	case 1:
-		a = 0x00000600;
-		b = c->number << 24 | (CACHE_LINE_SIZE / 8) << 8;
-		d = PSE | TSC | CX8 | APIC | PGE | CMOV;
-		break;
-	default: break;
-	}
-	reg_set(c, RAX, 4, a);
-	reg_set(c, RBX, 4, b);
-	reg_set(c, RCX, 4, cx);
-	reg_set(c, RDX, 4, d);
-	return STATUS_OK;
-}
-HANDLERS(cpuid)
-
-/* The time stamp is the step number: the only clock there is. */
+/* RDTSC, RDTSCP: the time stamp is the step number, the only clock there is. */
 ALWAYS_INLINE enum status rdtsc(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)op;
 	(void)size;
 	(void)memory;
+	if (c->s.cr4 & CR4_TSD && cpu_privilege(c))
+		return fault_raise_error(c, VECTOR_GP, 0);
 	reg_set(c, RAX, 4, c->machine->step);
 	reg_set(c, RDX, 4, c->machine->step >> 32);
+	if (op->opcode == 0x01) /* RDTSCP */
+		reg_set(c, RCX, 4, c->s.tsc_aux);
 	return STATUS_OK;
 }
-HANDLERS(rdtsc)
+HANDLERS_SYNCED(rdtsc)
 
-/* No model-specific register exists yet. */
-ALWAYS_INLINE enum status msr(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+ALWAYS_INLINE enum status rdmsr(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)op;
 	(void)size;
 	(void)memory;
-	return fault_raise_error(c, VECTOR_GP, 0);
+	uint64_t value;
+	TRY(require_supervisor(c));
+	TRY(msr_read(c, (uint32_t)c->s.gpr[RCX], &value));
+	reg_set(c, RAX, 4, value);
+	reg_set(c, RDX, 4, value >> 32);
+	return STATUS_OK;
 }
-HANDLERS(msr)
+HANDLERS_SYNCED(rdmsr)
+
+ALWAYS_INLINE enum status wrmsr(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	TRY(require_supervisor(c));
+	return msr_write(c, (uint32_t)c->s.gpr[RCX], reg_get(c, RDX, 4) << 32 | reg_get(c, RAX, 4));
+}
+HANDLERS_SYNCED(wrmsr)
+
+static enum status swapgs(struct cpu *c)
+{
+	if (c->bits != 64)
+		return fault_raise(c, VECTOR_UD);
+	TRY(require_supervisor(c));
+	uint64_t base = c->s.segment[GS].base;
+	c->s.segment[GS].base = c->s.kernel_gs_base;
+	c->s.kernel_gs_base = base;
+	cpu_update_mode(c);
+	return STATUS_OK;
+}
+
+/* 0F 01 /7: INVLPG; without a memory operand SWAPGS (F8) and RDTSCP (F9). */
+ALWAYS_INLINE enum status invlpg_or_swapgs(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	if (memory)
+		return invlpg(c, op);
+	switch (op->rm & 7) {
+	case 0: return swapgs(c);
+	case 1: return rdtsc(c, op, size, memory);
+	default: return fault_raise(c, VECTOR_UD);
+	}
+}
+HANDLERS_ANY(invlpg_or_swapgs)
+
+static void enter_ring(struct cpu *c, uint16_t code, uint16_t stack, uint32_t privilege, uint32_t bits)
+{
+	struct segment_register cs = segment_fixed(code, true, privilege, bits);
+	c->s.segment[SS] = segment_fixed(stack, false, privilege, 32);
+	segment_set_code(c, &cs);
+}
+
+/* SYSCALL, in 64-bit code and in its compatibility mode. It takes no stack and looks at no descriptor. */
+ALWAYS_INLINE enum status syscall(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	/* As on Intel: only from 64-bit code. */
+	if (!(c->s.efer & EFER_SCE) || c->bits != 64)
+		return fault_raise(c, VECTOR_UD);
+	uint16_t code = (uint16_t)(c->s.star >> 32) & 0xfffc;
+	c->s.gpr[RCX] = c->s.rip;
+	c->s.gpr[R11] = flags_get(c) & ~(uint64_t)FLAG_RF;
+	flags_set(c, flags_get(c) & ~c->s.sfmask & ~(uint64_t)FLAG_RF);
+	c->s.rip = c->s.lstar;
+	enter_ring(c, code, (uint16_t)(code + 8), 0, 64);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(syscall)
+
+ALWAYS_INLINE enum status sysret(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)memory;
+	if (!(c->s.efer & EFER_SCE) || c->bits != 64)
+		return fault_raise(c, VECTOR_UD);
+	TRY(require_supervisor(c));
+	if (size == 8 && !address_canonical(c->s.gpr[RCX]))
+		return fault_raise_error(c, VECTOR_GP, 0);
+	uint16_t base = (uint16_t)(c->s.star >> 48);
+	uint64_t kept = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_OF | FLAG_IOPL |
+			FLAG_NT | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID;
+	flags_set(c, c->s.gpr[R11] & kept);
+	c->s.rip = size == 8 ? c->s.gpr[RCX] : (uint32_t)c->s.gpr[RCX];
+	enter_ring(c, (uint16_t)((base + (size == 8 ? 16 : 0)) | 3), (uint16_t)((base + 8) | 3), 3, size == 8 ? 64 : 32);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(sysret)
+
+ALWAYS_INLINE enum status sysenter(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	if (!(c->s.sysenter_cs & 0xfffc))
+		return fault_raise_error(c, VECTOR_GP, 0);
+	bool wide = cpu_long_mode(c);
+	uint16_t code = (uint16_t)c->s.sysenter_cs & 0xfffc;
+	c->s.rflags &= ~(uint64_t)(FLAG_IF | FLAG_VM | FLAG_RF);
+	c->s.rip = wide ? c->s.sysenter_eip : (uint32_t)c->s.sysenter_eip;
+	c->s.gpr[RSP] = wide ? c->s.sysenter_esp : (uint32_t)c->s.sysenter_esp;
+	enter_ring(c, code, (uint16_t)(code + 8), 0, wide ? 64 : 32);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(sysenter)
+
+ALWAYS_INLINE enum status sysexit(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)memory;
+	if (!(c->s.sysenter_cs & 0xfffc) || cpu_privilege(c))
+		return fault_raise_error(c, VECTOR_GP, 0);
+	bool wide = size == 8;
+	if (wide && !(address_canonical(c->s.gpr[RDX]) && address_canonical(c->s.gpr[RCX])))
+		return fault_raise_error(c, VECTOR_GP, 0);
+	uint16_t base = (uint16_t)c->s.sysenter_cs;
+	c->s.rip = wide ? c->s.gpr[RDX] : (uint32_t)c->s.gpr[RDX];
+	c->s.gpr[RSP] = wide ? c->s.gpr[RCX] : (uint32_t)c->s.gpr[RCX];
+	uint16_t code = (uint16_t)(base + (wide ? 32 : 16));
+	enter_ring(c, code | 3, (uint16_t)(code + 8) | 3, 3, wide ? 64 : 32);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(sysexit)
+
+/* ARPL: raises the RPL of the first selector to that of the second; ZF says whether it had to. */
+ALWAYS_INLINE enum status arpl_e_g(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	uint64_t addr, e, rpl = reg_get(c, op->reg, 2) & 3;
+	TRY(e_get_for_write(c, op, 2, memory, &addr, &e));
+	bool raise = (e & 3) < rpl;
+	TRY(e_put(c, op, 2, memory, addr, raise ? (e & ~UINT64_C(3)) | rpl : e));
+	flags_set_arithmetic(c, (flags_get(c) & ~(uint64_t)FLAG_ZF) | (raise ? FLAG_ZF : 0));
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(arpl_e_g)
+
+/* The descriptor of a selector that LAR, LSL, VERR and VERW look at; false if they may not see it. A page fault while
+ * reading it is one all the same. */
+static enum status descriptor_visible(struct cpu *c, uint16_t selector, uint64_t *descriptor, bool *visible)
+{
+	*visible = false;
+	if (!(selector & 0xfffc))
+		return STATUS_OK;
+	enum status status = descriptor_read(c, selector, VECTOR_GP, descriptor);
+	if (status != STATUS_OK)
+		return c->fault.vector == VECTOR_GP ? STATUS_OK : status;
+	struct segment_register s = descriptor_decode(selector, *descriptor);
+	uint32_t dpl = s.type >> 5 & 3, rpl = selector & 3, privilege = cpu_privilege(c);
+	bool conforming = (s.type & (DESCRIPTOR_SEGMENT | DESCRIPTOR_CODE | DESCRIPTOR_DOWN)) ==
+			  (DESCRIPTOR_SEGMENT | DESCRIPTOR_CODE | DESCRIPTOR_DOWN);
+	*visible = conforming || (dpl >= privilege && dpl >= rpl);
+	return STATUS_OK;
+}
+
+static void zero_flag_set(struct cpu *c, bool value)
+{
+	flags_set_arithmetic(c, (flags_get(c) & ~(uint64_t)FLAG_ZF) | (value ? FLAG_ZF : 0));
+}
+
+/* LAR 02, LSL 03 */
+ALWAYS_INLINE enum status lar_g_ew(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	uint64_t selector, descriptor = 0;
+	bool visible, limit = op->opcode == 0x03, wide = cpu_long_mode(c);
+	TRY(e_get(c, op, 2, memory, &selector));
+	TRY(descriptor_visible(c, (uint16_t)selector, &descriptor, &visible));
+	uint32_t type = descriptor >> 40 & 0x1f;
+	if (visible && !(type & DESCRIPTOR_SEGMENT)) {
+		/* Bit n: system type n can be looked at. LDT, TSS; LAR also call gates, and outside long mode 16-bit ones and
+		 * task gates. */
+		uint32_t legacy = limit ? 0x0a0e : 0x1a3e, in_long_mode = limit ? 0x0a04 : 0x1a04;
+		visible = (wide ? in_long_mode : legacy) >> type & 1;
+	}
+	if (visible) {
+		struct segment_register s = descriptor_decode((uint16_t)selector, descriptor);
+		reg_set(c, op->reg, size, limit ? s.limit : descriptor >> 32 & 0x00ffff00);
+	}
+	zero_flag_set(c, visible);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(lar_g_ew)
+
+/* VERR /4, VERW /5 */
+ALWAYS_INLINE enum status verify_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)size;
+	uint64_t selector, descriptor = 0;
+	bool visible, write = op->reg == 5;
+	TRY(e_get(c, op, 2, memory, &selector));
+	TRY(descriptor_visible(c, (uint16_t)selector, &descriptor, &visible));
+	uint32_t type = descriptor >> 40 & 0xff;
+	bool code = type & DESCRIPTOR_CODE, flagged = type & DESCRIPTOR_WRITABLE;
+	bool right = type & DESCRIPTOR_SEGMENT && (write ? !code && flagged : !code || flagged);
+	zero_flag_set(c, visible && right);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(verify_e)
+
+/* LES, LDS, LSS, LFS, LGS: a far pointer into a segment register and a general one. */
+ALWAYS_INLINE enum status load_far_pointer(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)memory;
+	uint32_t segment = op->opcode == 0xc4 ? ES : op->opcode == 0xc5 ? DS : op->opcode == 0xb2 ? SS
+			 : op->opcode == 0xb4 ? FS : GS;
+	uint64_t addr, offset, selector;
+	TRY(op_address(c, op, size + 2, false, &addr));
+	TRY(mem_load(c, op, addr, size, &offset));
+	TRY(mem_load(c, op, (addr + size) & c->linear_mask, 2, &selector));
+	TRY(segment_load(c, segment, (uint16_t)selector));
+	reg_set(c, op->reg, size, offset);
+	return STATUS_OK;
+}
+HANDLERS_SYNCED(load_far_pointer)
+
+/* x87 instructions on a processor that has no x87: #NM if CR0 says that they are emulated or that another task's state
+ * is loaded (SDM vol. 3, 2.5), otherwise #UD. MMX and SSE are in no row of the table: #UD. */
+ALWAYS_INLINE enum status x87(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	return fault_raise(c, c->s.cr0 & (CR0_EM | CR0_TS) ? VECTOR_NM : VECTOR_UD);
+}
+HANDLERS_SYNCED(x87)
+
+/* WAIT */
+ALWAYS_INLINE enum status fwait(struct cpu *c, const struct op *op, uint32_t size, bool memory)
+{
+	(void)op;
+	(void)size;
+	(void)memory;
+	uint64_t both = CR0_MP | CR0_TS;
+	return (c->s.cr0 & both) == both ? fault_raise(c, VECTOR_NM) : STATUS_OK;
+}
+HANDLERS(fwait)

@@ -1,6 +1,8 @@
 #include "execute.h"
 
 #include "access.h"
+#include "chain.h"
+#include "debug.h"
 #include "decode.h"
 #include "exec.h"
 #include "interrupt.h"
@@ -12,28 +14,23 @@ static bool must_drain(const struct cpu *c, const struct op *op)
 	return op->flags & OP_DRAIN || (op->flags & OP_STORES && c->s.store_count >= c->machine->store_capacity);
 }
 
-/* The cached instruction at rip, or NULL if only decode_fetch knows. */
-static const struct op *fetch_cached(const struct cpu *c)
+static uint64_t linear_rip(const struct cpu *c)
 {
-	uint64_t offset = c->s.rip - c->fetch_page_rip;
-	if (unlikely(!c->fetch_valid || offset >= PAGE_SIZE))
-		return NULL;
-	uint32_t slot = c->fetch_code->slot[offset];
-	return likely(slot) ? &c->machine->code->ops[slot - 1] : NULL;
+	return (c->view[CS].base + c->s.rip) & c->linear_mask;
 }
 
 /* Whether own stores to the bytes of `op` are still buffered. A CPU never executes what its own stores have already
  * replaced (SDM vol. 3, 8.1.3), and instructions are fetched from memory. */
 static bool overwritten(struct cpu *c, const struct op *op)
 {
-	uint64_t addr = (c->s.segment[CS].base + c->s.rip) & 0xffffffff, phys;
-	uint32_t size = op->row == UINT16_MAX ? INSTRUCTION_SIZE_MAX : op->length;
+	uint64_t addr = linear_rip(c), phys;
+	uint32_t size = op->flags & OP_INVALID ? INSTRUCTION_SIZE_MAX : op->length;
 	while (size) {
 		uint32_t part = PAGE_SIZE - (uint32_t)(addr & (PAGE_SIZE - 1));
 		part = size < part ? size : part;
 		if (mmu_peek_cached(c, addr, &phys) && store_buffer_overlaps(c, phys, part))
 			return true;
-		addr = (addr + part) & 0xffffffff;
+		addr = (addr + part) & c->linear_mask;
 		size -= part;
 	}
 	return false;
@@ -43,18 +40,77 @@ static bool overwritten(struct cpu *c, const struct op *op)
  * happens, not even a page walk: waiting is not a step and must leave no trace. */
 static bool blocked(struct cpu *c)
 {
-	const struct op *op = fetch_cached(c);
+	const struct op *op = fetch_cached(c, linear_rip(c));
 	if (!op)
 		op = decode_peek(c);
-	return op && (must_drain(c, op) || overwritten(c, op));
+	return op && (must_drain(c, op) || (c->stores_in_code && overwritten(c, op)));
 }
 
-static enum status execute_locked(struct cpu *c, const struct op *op)
+static enum status execute(struct cpu *c, const struct op *op)
+{
+	enum status status = op->handler(c, op);
+	while (!RACETAPE_CHAINED && status == STATUS_NEXT)
+		status = c->op->handler(c, c->op);
+	return status;
+}
+
+/* Executes `op` by itself: a copy of it, behind which the chain ends. */
+static enum status execute_single(struct cpu *c, const struct op *op, op_handler handler)
+{
+	c->machine->chain_end = 0;
+	c->single[0] = *op;
+	c->single[0].handler = handler;
+	c->single[0].link = NULL;
+	c->single[1] = (struct op){.handler = exec_end, .row = ROW_END, .number = (uint8_t)(op->number + 1),
+				   .offset = (uint16_t)(op->offset + op->length)};
+	return execute(c, &c->single[0]);
+}
+
+enum status exec_locked(struct cpu *c, const struct op *op)
 {
 	c->access_info = EVENT_LOCKED;
-	enum status status = op->handler(c, op);
+	enum status status = execute_single(c, op, op->inner);
 	c->access_info = 0;
 	return status;
+}
+
+/* From the instruction at rip on: as many as a chain takes, or one. */
+static enum status run_chain(struct cpu *c)
+{
+	struct machine *m = c->machine;
+	uint64_t linear = c->pc = linear_rip(c);
+	const struct op *op = fetch_cached(c, linear);
+	if (unlikely(!op))
+		op = decode_fetch(c);
+	if (unlikely(!op))
+		return STATUS_FAULT;
+	c->page_linear = linear & ~(uint64_t)(PAGE_SIZE - 1);
+	c->s.gpr[GPR_PAGE] = c->s.rip - (linear & (PAGE_SIZE - 1));
+	c->step_base = m->step - op->number;
+	c->retired_base = c->s.retired - m->step;
+	m->chain_end = m->run_end < INT64_MAX ? m->run_end : INT64_MAX;
+	if (likely(!c->buffered && !c->careful) && chain_has_room(m, op))
+		return execute(c, op);
+	m->chain_end = 0;
+	return op->flags & OP_SYNCED ? execute(c, op) : execute_single(c, op, op->handler);
+}
+
+/* What a careful CPU does after an instruction: the resume flag ends with it, and traps come, still within its step. */
+static void finish_careful(struct cpu *c, uint64_t step, uint64_t flags_before, bool repeats)
+{
+	struct machine *m = c->machine;
+	if (!repeats && flags_before & FLAG_RF)
+		c->s.rflags &= ~(uint64_t)FLAG_RF;
+	cpu_update_mode(c);
+	if (c->trap_delayed) { /* MOV SS and POP SS: after the next instruction */
+		c->trap_delayed = false;
+		return;
+	}
+	if (m->s.ended || !debug_trap(c, c->trap_armed))
+		return;
+	m->step = step;
+	trap_deliver(c);
+	m->step = step + 1;
 }
 
 enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
@@ -66,37 +122,32 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 	while (m->step < m->run_end) {
 		if (unlikely(c->s.store_count) && blocked(c))
 			return RUN_BLOCKED;
-		uint64_t start = c->s.rip;
-		c->pc = (c->s.segment[CS].base + start) & 0xffffffff;
-		const struct op *op = fetch_cached(c);
-		if (unlikely(!op))
-			op = decode_fetch(c);
-		enum status status = STATUS_FAULT;
-		if (likely(op != NULL)) {
-			c->s.rip = (start + op->length) & 0xffffffff;
-			status = unlikely(op->flags & OP_LOCK) ? execute_locked(c, op) : op->handler(c, op);
-		}
-		if (likely(status == STATUS_OK)) {
-			c->s.retired++;
+		uint64_t step = m->step, flags = c->s.rflags;
+		bool careful = c->careful;
+		enum status status;
+		if (unlikely(careful) && debug_breakpoint(c)) {
+			trap_deliver(c);
 			m->step++;
-		} else if (status == STATUS_REPEAT) {
-			m->step++;
-		} else if (status == STATUS_FAULT) {
-			c->s.rip = start;
-			exception_deliver(c);
-			m->step++;
-			if (m->s.ended)
-				return RUN_WAITING;
+			status = STATUS_END;
 		} else {
-			c->s.retired++;
-			m->step++;
-			if (status == STATUS_STOP)
-				return RUN_WAITING;
-			if (status == STATUS_TRACE)
-				return RUN_TRACE;
-			if (stop_at_pause)
-				return RUN_PAUSE;
+			c->trap_armed = flags & FLAG_TF;
+			status = run_chain(c);
+			chain_mend(m);
+			if (status == STATUS_FAULT)
+				exception_deliver(c);
+			if (status != STATUS_END)
+				m->step++;
+			if (status != STATUS_END && status != STATUS_FAULT && status != STATUS_REPEAT)
+				c->s.retired++;
+			if (unlikely(careful) && status != STATUS_FAULT)
+				finish_careful(c, step, flags, status == STATUS_REPEAT);
 		}
+		if (m->s.ended || status == STATUS_STOP)
+			return RUN_WAITING;
+		if (unlikely(status == STATUS_TRACE))
+			return RUN_TRACE;
+		if (unlikely(status == STATUS_PAUSE) && stop_at_pause)
+			return RUN_PAUSE;
 		if (unlikely(tap_full(&m->tap)))
 			return RUN_EVENTS;
 	}

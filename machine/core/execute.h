@@ -50,6 +50,9 @@ struct plan_cursor {
 	uint64_t done;	/* steps already taken of it */
 };
 
+/* Whether a plan's IRQ of this vector could be delivered now. */
+bool interrupt_possible(const struct cpu *c, uint64_t vector);
+
 /* See Machine.execute in _core.pyi. `cursor->done` is at most the record's `arg` where that is a number of steps. */
 enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64_t count, struct plan_cursor *cursor,
 		       uint64_t step_max, bool exact);

@@ -10,27 +10,42 @@ bool interrupts_open(const struct cpu *c)
 	       (c->s.waiting == WAIT_NONE || c->s.waiting == WAIT_HALT);
 }
 
+bool nmi_open(const struct cpu *c)
+{
+	return c->s.nmi_pending && !c->s.nmi_blocked && c->s.retired != c->s.shadow_mark && !c->machine->s.ended &&
+	       (c->s.waiting == WAIT_NONE || c->s.waiting == WAIT_HALT);
+}
+
+void nmi_accept(struct cpu *c)
+{
+	c->s.nmi_pending = 0;
+	c->s.nmi_blocked = 1;
+	if (c->s.waiting == WAIT_HALT)
+		c->s.waiting = WAIT_NONE;
+}
+
 /* Where the handler's frame goes. */
 struct stack {
 	struct segment_register ss;
 	uint64_t pointer;
-	bool inner; /* another stack than the interrupted one */
+	bool switched; /* another stack than the interrupted one */
 };
 
-static enum status stack_from_tss(struct cpu *c, uint32_t privilege, struct stack *ret)
+/* From the 32-bit TSS (SDM vol. 3 figure 7-2). */
+static enum status stack_from_tss_32(struct cpu *c, uint32_t privilege, struct stack *ret)
 {
 	uint32_t offset = 4 + privilege * 8;
 	uint64_t pointer, selector, descriptor;
 	if (offset + 5 > c->s.tr.limit)
 		return fault_raise_error(c, VECTOR_TS, c->s.tr.selector & 0xfffc);
-	TRY(access_load_slow(c, (c->s.tr.base + offset) & 0xffffffff, 4, false, EVENT_IMPLICIT, &pointer));
-	TRY(access_load_slow(c, (c->s.tr.base + offset + 4) & 0xffffffff, 2, false, EVENT_IMPLICIT, &selector));
+	TRY(access_load_implicit(c, c->s.tr.base + offset, 4, &pointer));
+	TRY(access_load_implicit(c, c->s.tr.base + offset + 4, 2, &selector));
 	if (!(selector & 0xfffc))
 		return fault_raise_error(c, VECTOR_TS, 0);
 	TRY(descriptor_read(c, (uint16_t)selector, VECTOR_TS, &descriptor));
 	ret->ss = descriptor_decode((uint16_t)selector, descriptor);
 	ret->pointer = pointer;
-	ret->inner = true;
+	ret->switched = true;
 	bool writable_data = (ret->ss.type & (DESCRIPTOR_SEGMENT | DESCRIPTOR_CODE | DESCRIPTOR_WRITABLE)) ==
 			     (DESCRIPTOR_SEGMENT | DESCRIPTOR_WRITABLE);
 	if ((selector & 3) != privilege || (ret->ss.type >> 5 & 3u) != privilege || !writable_data)
@@ -40,38 +55,60 @@ static enum status stack_from_tss(struct cpu *c, uint32_t privilege, struct stac
 	return STATUS_OK;
 }
 
-static enum status push_frame(struct cpu *c, struct stack *stack, const uint32_t *words, uint32_t count)
+/* From the 64-bit TSS (figure 7-11): `offset` is that of RSP0 to RSP2, or of IST1 to IST7. SS becomes null. */
+static enum status stack_from_tss_64(struct cpu *c, uint32_t offset, uint32_t privilege, struct stack *ret)
 {
-	uint64_t mask = stack->ss.flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
-	for (uint32_t i = 1; i <= count && !(stack->ss.flags & SEGMENT_FLAT); i++)
-		if (!segment_allows(&stack->ss, (stack->pointer - 4 * i) & mask, 4, true))
-			return fault_raise_error(c, VECTOR_SS, stack->inner ? stack->ss.selector & 0xfffc : 0);
+	if (offset + 7 > c->s.tr.limit)
+		return fault_raise_error(c, VECTOR_TS, c->s.tr.selector & 0xfffc);
+	TRY(access_load_implicit(c, c->s.tr.base + offset, 8, &ret->pointer));
+	if (!address_canonical(ret->pointer))
+		return fault_raise_error(c, VECTOR_SS, 0);
+	ret->ss = (struct segment_register){.selector = (uint16_t)privilege, .type = (uint8_t)(privilege << 5)};
+	ret->switched = true;
+	return STATUS_OK;
+}
+
+static enum status push_frame(struct cpu *c, struct stack *stack, const uint64_t *words, uint32_t count, uint32_t size)
+{
+	bool wide = size == 8;
+	uint64_t mask = wide ? ~UINT64_C(0) : stack->ss.flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
+	uint64_t linear_mask = wide ? ~UINT64_C(0) : 0xffffffff, base = wide ? 0 : stack->ss.base;
+	for (uint32_t i = 1; i <= count && !wide && !(stack->ss.flags & SEGMENT_FLAT); i++)
+		if (!segment_allows(&stack->ss, (stack->pointer - size * i) & mask, size, true))
+			return fault_raise_error(c, VECTOR_SS, stack->switched ? stack->ss.selector & 0xfffc : 0);
 	/* All of it or nothing: a frame half pushed could not be taken back once others see it. */
 	for (uint32_t i = 1; i <= count; i++)
-		TRY(access_probe_write(c, stack->ss.base + ((stack->pointer - 4 * i) & mask), 4, true));
+		TRY(access_probe_write(c, (base + ((stack->pointer - size * i) & mask)) & linear_mask, size, true));
 	for (uint32_t i = 0; i < count; i++) {
-		stack->pointer = (stack->pointer - 4) & mask;
-		TRY(access_store_slow(c, (stack->ss.base + stack->pointer) & 0xffffffff, 4, words[i], EVENT_IMPLICIT));
+		stack->pointer = (stack->pointer - size) & mask;
+		TRY(access_store_slow(c, (base + stack->pointer) & linear_mask, size, words[i], EVENT_IMPLICIT | ACCESS_STACK));
 	}
 	return STATUS_OK;
 }
 
 struct gate {
 	uint16_t selector;
-	uint32_t offset;
+	uint64_t offset;
+	uint32_t stack_table; /* IST entry, 0 for none */
+	bool narrow;	      /* a 16-bit gate */
 	bool masks_interrupts;
 };
 
 static enum status gate_read(struct cpu *c, uint8_t vector, enum interrupt_source source, struct gate *ret)
 {
-	uint32_t error = vector * 8u + 2u;
-	uint64_t gate;
-	if (vector * 8u + 7u > c->s.idt_limit)
+	bool wide = cpu_long_mode(c);
+	uint32_t error = vector * 8u + 2u, size = wide ? 16 : 8;
+	uint64_t gate, upper = 0;
+	if (vector * size + size - 1 > c->s.idt_limit)
 		return fault_raise_error(c, VECTOR_GP, error);
-	TRY(access_load_slow(c, (c->s.idt_base + vector * 8u) & 0xffffffff, 8, false, EVENT_IMPLICIT, &gate));
+	TRY(access_load_implicit(c, c->s.idt_base + vector * size, 8, &gate));
+	if (wide)
+		TRY(access_load_implicit(c, c->s.idt_base + vector * size + 8, 8, &upper));
 	uint32_t type = gate >> 40 & 0x1f;
-	/* 32-bit interrupt (0E) and trap (0F) gates; task and 16-bit gates fault as a bad type does. */
-	if (type != 0x0e && type != 0x0f)
+	/* Interrupt (xE) and trap (xF) gates, and outside long mode those of 16 bits (06, 07); task gates fault as a bad
+	 * type does. */
+	bool narrow = !wide && (type == 0x06 || type == 0x07);
+	if (type != 0x0e && type != 0x0f && !narrow)
 		return fault_raise_error(c, VECTOR_GP, error);
 	if (source == SOURCE_SOFTWARE && (gate >> 45 & 3) < cpu_privilege(c))
 		return fault_raise_error(c, VECTOR_GP, error);
@@ -79,56 +116,81 @@ static enum status gate_read(struct cpu *c, uint8_t vector, enum interrupt_sourc
 		return fault_raise_error(c, VECTOR_NP, error);
 	*ret = (struct gate){
 		.selector = (uint16_t)(gate >> 16),
-		.offset = (uint32_t)((gate & 0xffff) | (gate >> 32 & 0xffff0000)),
-		.masks_interrupts = type == 0x0e,
+		.offset = (gate & 0xffff) | (narrow ? 0 : gate >> 32 & 0xffff0000) | upper << 32,
+		.stack_table = wide ? gate >> 32 & 7 : 0,
+		.narrow = narrow,
+		.masks_interrupts = (type & 1) == 0,
 	};
 	return STATUS_OK;
 }
 
+/* The handler's code segment and privilege. */
+static enum status gate_check_code(struct cpu *c, const struct gate *gate, uint64_t *descriptor, struct segment_register *code,
+				   uint32_t *new_privilege)
+{
+	if (!(gate->selector & 0xfffc))
+		return fault_raise_error(c, VECTOR_GP, 0);
+	TRY(descriptor_read(c, gate->selector, VECTOR_GP, descriptor));
+	*code = descriptor_decode(gate->selector, *descriptor);
+	uint32_t dpl = code->type >> 5 & 3, privilege = cpu_privilege(c);
+	bool is_code = (code->type & (DESCRIPTOR_SEGMENT | DESCRIPTOR_CODE)) == (DESCRIPTOR_SEGMENT | DESCRIPTOR_CODE);
+	/* In long mode handlers are 64-bit code. */
+	bool wrong_size = cpu_long_mode(c) && (code->flags & (SEGMENT_64BIT | SEGMENT_32BIT)) != SEGMENT_64BIT;
+	if (!is_code || dpl > privilege || wrong_size)
+		return fault_raise_error(c, VECTOR_GP, gate->selector & 0xfffc);
+	if (!(code->type & DESCRIPTOR_PRESENT))
+		return fault_raise_error(c, VECTOR_NP, gate->selector & 0xfffc);
+	*new_privilege = code->type & DESCRIPTOR_DOWN ? privilege : dpl;
+	return STATUS_OK;
+}
+
+/* SDM vol. 3, 6.12 (protected mode) and 6.14 (64-bit mode). */
 static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source source, bool has_error, uint32_t error)
 {
 	struct gate gate;
+	struct segment_register code;
 	uint64_t descriptor;
+	uint32_t new_privilege, privilege = cpu_privilege(c);
+	bool wide = cpu_long_mode(c);
 	TRY(gate_read(c, vector, source, &gate));
-	if (!(gate.selector & 0xfffc))
-		return fault_raise_error(c, VECTOR_GP, 0);
-	TRY(descriptor_read(c, gate.selector, VECTOR_GP, &descriptor));
-	struct segment_register code = descriptor_decode(gate.selector, descriptor);
-	uint32_t dpl = code.type >> 5 & 3, privilege = cpu_privilege(c);
-	bool is_code = (code.type & (DESCRIPTOR_SEGMENT | DESCRIPTOR_CODE)) == (DESCRIPTOR_SEGMENT | DESCRIPTOR_CODE);
-	if (!is_code || dpl > privilege)
-		return fault_raise_error(c, VECTOR_GP, gate.selector & 0xfffc);
-	if (!(code.type & DESCRIPTOR_PRESENT))
-		return fault_raise_error(c, VECTOR_NP, gate.selector & 0xfffc);
-	uint32_t new_privilege = code.type & DESCRIPTOR_DOWN ? privilege : dpl;
+	TRY(gate_check_code(c, &gate, &descriptor, &code, &new_privilege));
 
 	struct stack stack = {.ss = c->s.segment[SS], .pointer = c->s.gpr[RSP]};
-	if (new_privilege < privilege)
-		TRY(stack_from_tss(c, new_privilege, &stack));
-	uint32_t words[6], count = 0;
-	if (stack.inner) {
+	if (wide && gate.stack_table)
+		TRY(stack_from_tss_64(c, 36 + (gate.stack_table - 1) * 8, new_privilege, &stack));
+	else if (wide && new_privilege < privilege)
+		TRY(stack_from_tss_64(c, 4 + new_privilege * 8, new_privilege, &stack));
+	else if (new_privilege < privilege)
+		TRY(stack_from_tss_32(c, new_privilege, &stack));
+	if (stack.switched && wide && new_privilege == privilege)
+		stack.ss = c->s.segment[SS]; /* an IST stack of the same privilege */
+	uint64_t words[6];
+	uint32_t count = 0;
+	if (wide || stack.switched) {
 		words[count++] = c->s.segment[SS].selector;
-		words[count++] = (uint32_t)c->s.gpr[RSP];
+		words[count++] = c->s.gpr[RSP];
 	}
 	/* The frame of a fault has RF set, so that a breakpoint on the instruction would not hit again. */
-	words[count++] = (uint32_t)flags_get(c) | (source == SOURCE_EXCEPTION && vector != VECTOR_DF ? FLAG_RF : 0);
+	words[count++] = flags_get(c) | (source == SOURCE_EXCEPTION && vector != VECTOR_DF ? FLAG_RF : 0);
 	words[count++] = c->s.segment[CS].selector;
-	words[count++] = (uint32_t)c->s.rip;
+	words[count++] = c->s.rip;
 	if (has_error)
 		words[count++] = error;
-	TRY(push_frame(c, &stack, words, count));
+	if (wide)
+		stack.pointer &= ~UINT64_C(15);
+	TRY(segment_check_target(c, &code, gate.offset));
+	TRY(push_frame(c, &stack, words, count, wide ? 8 : gate.narrow ? 2 : 4));
 	TRY(descriptor_mark_accessed(c, gate.selector, descriptor));
 
-	if (stack.inner) {
-		c->s.segment[SS] = stack.ss;
-		c->s.gpr[RSP] = stack.pointer;
-	} else {
-		stack_set(c, stack.pointer);
-	}
 	code.selector = (uint16_t)((gate.selector & 0xfffc) | new_privilege);
-	segment_set_code(c, &code);
+	c->s.segment[SS] = stack.ss;
+	if (wide || stack.switched)
+		c->s.gpr[RSP] = stack.pointer;
+	else
+		stack_set(c, stack.pointer);
 	c->s.rip = gate.offset;
 	c->s.rflags &= ~(uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (gate.masks_interrupts ? FLAG_IF : 0));
+	segment_set_code(c, &code);
 	return STATUS_OK;
 }
 
@@ -137,10 +199,18 @@ enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_sour
 	enum status status = deliver(c, vector, source, has_error, error);
 	if (status == STATUS_OK) {
 		c->s.shadow_mark = UINT64_MAX; /* the shadow of STI and MOV SS ends with the instruction, also if it faults */
+		c->trap_armed = false;	       /* what interrupted has lost its single step: TF is saved in the frame */
 	} else if (source != SOURCE_SOFTWARE && c->fault.vector >= VECTOR_TS && c->fault.vector <= VECTOR_GP) {
 		c->fault.error |= 1; /* EXT: not the program's own doing */
 	}
 	return status;
+}
+
+void trap_deliver(struct cpu *c)
+{
+	tap_event(c, EVENT_fault, 0, 0, 0, 0, c->fault.vector);
+	if (interrupt_deliver(c, c->fault.vector, SOURCE_TRAP, false, 0) != STATUS_OK)
+		exception_deliver(c);
 }
 
 /* SDM vol. 3 table 6-5: which pairs make a double fault. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "access.h"
+#include "debug.h"
 #include "decode.h"
 #include "device.h"
 #include "flags.h"
@@ -59,6 +60,9 @@ void cpu_start(struct cpu *c, uint64_t entry)
 {
 	struct apic apic = c->s.apic;
 	c->s = (struct cpu_state){.rip = entry, .rflags = FLAG_ONE, .cr0 = CR0_PE | CR0_ET, .apic = apic};
+	c->s.pat = UINT64_C(0x0007040600070406);
+	c->s.dr[6] = DR6_FIXED;
+	c->s.dr[7] = DR7_FIXED;
 	flags_set(c, FLAG_ONE);
 	c->s.shadow_mark = UINT64_MAX;
 	c->s.gpr[RSI] = BOOT_PARAMS;
@@ -70,8 +74,39 @@ void cpu_start(struct cpu *c, uint64_t entry)
 void cpu_refresh(struct cpu *c)
 {
 	fast_flush(c);
-	c->fast = c->fast_rows[cpu_privilege(c) == 3];
 	c->access_info = 0;
+	c->watch_hits = 0;
 	c->hold = false;
-	store_buffer_update_mode(c);
+	c->stores_in_code = c->s.store_count != 0;
+	cpu_update_mode(c);
+}
+
+void cpu_update_fast(struct cpu *c)
+{
+	c->buffered = c->s.store_count || c->hold;
+	c->fast = c->fast_rows[c->buffered || c->careful ? 2 : cpu_privilege(c) == 3];
+}
+
+void cpu_update_mode(struct cpu *c)
+{
+	const struct segment_register *code = &c->s.segment[CS];
+	bool long_code = cpu_long_mode(c) && code->flags & SEGMENT_64BIT;
+	c->bits = long_code ? 64 : code->flags & SEGMENT_32BIT ? 32 : 16;
+	c->linear_mask = long_code ? ~UINT64_C(0) : 0xffffffff;
+	c->stack_mask = long_code ? ~UINT64_C(0) : c->s.segment[SS].flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
+	c->code_limit = long_code ? ~UINT64_C(0) : code->limit;
+	for (uint32_t i = 0; i < SEGMENT_COUNT; i++) {
+		const struct segment_register *s = &c->s.segment[i];
+		/* 64-bit code: only FS and GS have a base, and nothing has a limit (SDM vol. 3, 3.2.4). */
+		c->view[i].base = !long_code || i == FS || i == GS ? s->base : 0;
+		c->view[i].checked = !long_code && !(s->flags & SEGMENT_FLAT);
+	}
+	c->careful = debug_in_use(c);
+	cpu_update_fast(c);
+}
+
+void cpu_canonicalise(struct cpu *c)
+{
+	flags_canonicalise(c);
+	c->s.gpr[GPR_PAGE] = 0; /* the run loop sets it before anything uses it */
 }

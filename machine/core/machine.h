@@ -29,13 +29,19 @@ enum {
 	TLB_SMALL_SLOTS = 512,
 	TLB_LARGE_SLOTS = 64,
 	FAST_SLOTS = 256,
+	FETCH_SLOTS = 32,
 	EVENTS_PER_STEP_MAX = 512,
-	GPR_ZERO = 16, /* index of the register that is always 0: base or index "none" of an effective address */
 };
 
 #define APIC_BASE UINT64_C(0xFEE00000)
 
-enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI };
+enum gpr {
+	RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15,
+	GPR_ZERO, /* always 0: base or index "none" of an effective address */
+	GPR_PAGE, /* derived: rip of byte 0 of the page instructions come from, base of RIP-relative addresses */
+	GPR_COUNT,
+	GPR_HIGH = 16, /* as operands of byte instructions: AH, CH, DH, BH are 16 to 19 */
+};
 enum segment { ES, CS, SS, DS, FS, GS, SEGMENT_COUNT };
 
 enum eflags {
@@ -62,16 +68,38 @@ enum eflags {
 
 enum control_bits {
 	CR0_PE = 1 << 0,
+	CR0_MP = 1 << 1,
+	CR0_EM = 1 << 2,
+	CR0_TS = 1 << 3,
 	CR0_ET = 1 << 4,
+	CR0_NE = 1 << 5,
 	CR0_WP = 1 << 16,
+	CR0_AM = 1 << 18,
+	CR0_NW = 1 << 29,
+	CR0_CD = 1 << 30,
+	CR4_TSD = 1 << 2,
+	CR4_DE = 1 << 3,
 	CR4_PSE = 1 << 4,
 	CR4_PAE = 1 << 5,
+	CR4_MCE = 1 << 6,
 	CR4_PGE = 1 << 7,
+	EFER_SCE = 1 << 0,
+	EFER_LME = 1 << 8,
+	EFER_LMA = 1 << 10,
+	EFER_NXE = 1 << 11,
+	DR6_BD = 1 << 13,
+	DR6_BS = 1 << 14,
+	DR7_ENABLED = 0xff,
+	DR7_GD = 1 << 13,
 };
 #define CR0_PG UINT32_C(0x80000000)
+#define DR6_FIXED UINT32_C(0xffff0ff0) /* bits that always read as one */
+#define DR7_FIXED UINT32_C(0x00000400)
 
 enum vector {
 	VECTOR_DE = 0,
+	VECTOR_DB = 1,
+	VECTOR_NMI = 2,
 	VECTOR_BP = 3,
 	VECTOR_OF = 4,
 	VECTOR_BR = 5,
@@ -83,11 +111,14 @@ enum vector {
 	VECTOR_SS = 12,
 	VECTOR_GP = 13,
 	VECTOR_PF = 14,
+	VECTOR_AC = 17,
 };
 
 /* What an instruction handler reports. */
 enum status {
-	STATUS_OK = 0,
+	STATUS_OK = 0,	/* one instruction retired */
+	STATUS_END,	/* a chain of instructions retired; step, rip and retired say how far it came */
+	STATUS_NEXT,	/* unoptimised builds: go on with cpu->op */
 	STATUS_FAULT,	/* an exception is described in cpu->fault; nothing else changed */
 	STATUS_REPEAT,	/* one REP iteration done, more to come: a step, but not a retired instruction */
 	STATUS_PAUSE,	/* retired; the CPU spins, a tentative plan lets another one run */
@@ -100,9 +131,13 @@ struct segment_register {
 	uint32_t limit;	   /* in bytes, granularity applied */
 	uint16_t selector;
 	uint8_t type;	   /* descriptor byte 5: P, DPL, S, type; 0 = unusable (null selector) */
-	uint8_t flags;	   /* bit 0: D/B (32-bit); bit 1: flat (whole range readable and writable, no limit check) */
+	uint8_t flags;
 };
-enum { SEGMENT_32BIT = 1, SEGMENT_FLAT = 2 };
+enum {
+	SEGMENT_32BIT = 1, /* D/B */
+	SEGMENT_FLAT = 2,  /* whole range readable and writable: no check needed */
+	SEGMENT_64BIT = 4, /* L: 64-bit code */
+};
 
 struct store_entry {
 	uint64_t addr;
@@ -115,7 +150,8 @@ struct store_entry {
 struct tlb_entry {
 	uint64_t page; /* linear address of the page | 1, 0 = empty */
 	uint64_t frame;
-	uint64_t flags; /* the P, RW, US, D, G, PS bits in force, as in a page-table entry */
+	uint64_t flags; /* the P, RW, US, D, G, PS and NX bits in force, as in a page-table entry */
+	uint64_t shift; /* log2 of the page's size */
 };
 
 struct apic {
@@ -133,7 +169,7 @@ enum wait { WAIT_NONE, WAIT_HALT, WAIT_START, WAIT_CHOICE };
 
 /* One CPU's architectural state. */
 struct cpu_state {
-	uint64_t gpr[17];
+	uint64_t gpr[GPR_COUNT]; /* [GPR_PAGE] is derived, and 0 in every saved or hashed state */
 	uint64_t rip;
 	uint64_t rflags; /* all but the arithmetic flags, which are kept below in parts */
 
@@ -154,6 +190,13 @@ struct cpu_state {
 	uint64_t gdt_base, idt_base;
 	uint32_t gdt_limit, idt_limit;
 	uint64_t cr0, cr2, cr3, cr4;
+	uint64_t pdpte[4]; /* PAE: read when CR3 is loaded, used by walks */
+	uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+	uint64_t pat, misc_enable, tsc_aux;
+	uint64_t dr[8]; /* 4 and 5 unused */
+	uint32_t nmi_pending; /* 0 or 1 */
+	uint32_t nmi_blocked; /* 0 or 1: until the next IRET */
 	uint32_t waiting; /* enum wait */
 	uint32_t choice_count;
 	uint32_t choice_answer;
@@ -181,8 +224,45 @@ struct fault {
 };
 
 struct machine;
+struct cpu;
 struct op;
 struct code_page;
+
+/* Derived: a segment register as accesses of the current mode need it. */
+struct segment_view {
+	uint64_t base;
+	bool checked; /* limit and rights matter */
+};
+
+/* A decoded instruction (op.h has the rest of the story). One cache line. */
+typedef enum status (*op_handler)(struct cpu *c, const struct op *op);
+
+struct op {
+	op_handler handler;
+	int64_t immediate; /* sign-extended, but for the forms that take it as a count, port or frame size */
+	int64_t displacement; /* RIP-relative: from the start of the page */
+	union {
+		const struct op *link; /* a branch within the page: where it goes; NULL until it was taken */
+		op_handler inner;      /* a locked instruction: what it does */
+	};
+	uint64_t address_mask; /* of effective addresses */
+	uint16_t row; /* in the instruction table */
+	uint16_t selector; /* far selector; nesting level of ENTER */
+	uint16_t offset; /* in its page */
+	uint8_t number;	/* in its block */
+	uint8_t left;	/* steps that the block takes from here on, if it runs to its end */
+	uint8_t reg;	/* ModRM.reg, or the register in the opcode */
+	uint8_t rm;	/* ModRM.rm as a register */
+	uint8_t base;	/* GPR_ZERO if none */
+	uint8_t index;	/* GPR_ZERO if none */
+	uint8_t scale;	/* shift count */
+	uint8_t segment;
+	uint8_t size;	/* of the operands, bytes */
+	uint8_t length; /* of the instruction, bytes */
+	uint8_t address_size; /* bytes */
+	uint8_t flags;
+	uint8_t opcode;
+};
 
 struct cpu {
 	struct cpu_state s;
@@ -190,16 +270,35 @@ struct cpu {
 	/* Never saved. */
 	struct machine *machine;
 	uint32_t number;
-	bool buffered; /* the store buffer holds something, or stores are to be held: no direct stores, no direct loads */
-	bool hold;     /* the plan wants the stores of this CPU held */
+	uint8_t bits;	   /* of the code that runs: 16, 32 or 64 */
+	bool hold;	   /* the plan wants the stores of this CPU held */
+	bool buffered;	   /* the store buffer holds something, or stores are to be held */
+	bool careful;	   /* single step, breakpoints or alignment checks: every access and instruction is looked at */
+	bool trap_armed;   /* a single-step trap is due after this instruction */
+	bool trap_delayed; /* but not yet: the instruction loaded SS */
+	bool stores_in_code; /* a buffered store may cover instructions */
 	uint8_t access_info; /* EVENT_LOCKED while a locked instruction runs */
-	bool fetch_valid;
+	uint64_t linear_mask; /* of linear addresses and rip in this mode */
+	uint64_t stack_mask;
+	uint64_t code_limit; /* highest offset a near jump may go to outside 64-bit code */
+	struct segment_view view[SEGMENT_COUNT];
+	struct fast_entry *fast; /* the row of fast_rows in use */
+
+	/* Within a chain of instructions, step and rip follow from the instruction reached: see chain.h. */
+	uint64_t step_base;    /* step of instruction number 0 of the block */
+	uint64_t retired_base; /* retired - step */
+	uint64_t page_linear;  /* linear address of the page instructions come from */
+	const struct op *op;   /* where a chain goes on (STATUS_NEXT) */
+	const struct op *unlinked; /* the branch that ended the chain, if it could have a link and has none */
+
 	uint64_t pc; /* of the instruction being executed: what events name */
-	uint64_t fetch_page_rip; /* rip of byte 0 of the page instructions come from */
-	struct code_page *fetch_code;
-	struct fast_entry *fast; /* the row of fast_rows for the current privilege */
+	uint64_t loaded; /* result of the last access_load_slow */
+	uint64_t watch_hits; /* DR6 bits of breakpoints hit by the current instruction */
 	struct fault fault;
-	struct fast_entry fast_rows[2][FAST_SLOTS]; /* [0] supervisor, [1] user */
+	uint64_t fetch_tag[FETCH_SLOTS]; /* linear page, or ~0 */
+	struct code_page *fetch_code[FETCH_SLOTS];
+	struct op single[2]; /* an instruction executed by itself */
+	struct fast_entry fast_rows[3][FAST_SLOTS]; /* [0] supervisor, [1] user, [2] always empty: nothing is fast */
 };
 
 /* Machine-wide architectural state besides RAM and CPUs. */
@@ -238,6 +337,7 @@ struct tap {
 	bool on;
 	uint32_t count;
 	uint32_t capacity;  /* execution stops here */
+	int64_t chain_max;  /* chains of instructions go on while no more events than this are there */
 	uint32_t allocated; /* capacity + EVENTS_PER_STEP_MAX */
 	uint64_t *step, *pc, *addr, *phys, *value;
 	uint8_t *kind, *cpu, *size, *info;
@@ -286,13 +386,17 @@ struct machine {
 	struct decode_cache *code;
 	uint32_t stop_at_trace;
 	uint64_t run_end; /* step at which cpu_run stops; a CPU that interrupts itself brings it forward */
+	uint64_t chain_end; /* the same for chains; 0 if instructions are to be executed one by one */
+	struct op *broken;  /* an instruction whose handler is `exec_stale` for the moment: see chain_break */
+	op_handler broken_handler;
 };
 
 static_assert(sizeof(struct segment_register) == 16, "no padding");
 static_assert(sizeof(struct apic) == 88, "no padding");
 static_assert(sizeof(struct cpu_state) ==
-	17 * 8 + 8 + 8 + 4 * 8 + 8 + 16 + 8 * 16 + 16 + 8 + 32 + 16 + 88 + STORE_BUFFER_SLOTS * 40 +
-	(TLB_SMALL_SLOTS + TLB_LARGE_SLOTS) * 24, "no padding: copied and hashed as bytes");
+	GPR_COUNT * 8 + 8 + 8 + 4 * 8 + 8 + 16 + 8 * 16 + 16 + 8 + 32 + 4 * 8 + 6 * 8 + 3 * 8 + 3 * 8 + 8 * 8 + 8 + 16 + 88 +
+	STORE_BUFFER_SLOTS * 40 + (TLB_SMALL_SLOTS + TLB_LARGE_SLOTS) * 32, "no padding: copied and hashed as bytes");
+static_assert(sizeof(struct op) == 64, "one cache line");
 static_assert(sizeof(struct plan_record) == 16, "the layout Python and the tape use");
 
 /* Creates a machine in its reset state; NULL if memory is short. Arguments are checked by the caller. */
@@ -303,6 +407,18 @@ void machine_destroy(struct machine *m);
 void cpu_start(struct cpu *c, uint64_t entry);
 /* Drops everything derived from this CPU's state; to be called after `c->s` was changed from outside. */
 void cpu_refresh(struct cpu *c);
+/* Derives what depends on segments, control registers, flags TF and AC, debug registers and the store buffer. */
+void cpu_update_mode(struct cpu *c);
+/* Which accesses may be fast. */
+void cpu_update_fast(struct cpu *c);
+/* Gives equal states equal bytes, before they are copied or hashed. */
+void cpu_canonicalise(struct cpu *c);
+
+/* Long mode is active: 64-bit code, or 32- and 16-bit code in its compatibility mode. */
+ALWAYS_INLINE bool cpu_long_mode(const struct cpu *c)
+{
+	return c->s.efer & EFER_LMA;
+}
 
 ALWAYS_INLINE uint32_t cpu_privilege(const struct cpu *c)
 {

@@ -1,4 +1,4 @@
-/* Page walks. Intel SDM vol. 3 chapter 4: 32-bit paging with PSE. PAE and 4-level paging are further walkers here. */
+/* Page walks. Intel SDM vol. 3 chapter 4: 32-bit paging with PSE, PAE paging, 4-level paging with 2 MB and 1 GB pages. */
 #ifndef RACETAPE_MMU_H
 #define RACETAPE_MMU_H
 
@@ -14,10 +14,23 @@ enum pte_bits {
 	PTE_G = 1 << 8,
 };
 
-/* Bits 12 to 21 of a 4 MB page's entry: CPUID announces neither PAT nor PSE-36. */
-enum { PDE_LARGE_RESERVED = 0x3ff000 };
+#define PTE_NX (UINT64_C(1) << 63)
 
-enum pf_error { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RESERVED = 8 };
+enum { PHYSICAL_BITS = 40 };
+/* Bits of an entry or of CR3 that no physical address has. */
+#define PHYSICAL_RESERVED UINT64_C(0x000fff0000000000)
+#define PHYSICAL_FRAME UINT64_C(0x000000fffffff000)
+
+enum pf_error { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RESERVED = 8, PF_FETCH = 16 };
+
+/* log2 of the size of a large page: 22 in 32-bit paging, 21 otherwise (and 30 in 4-level paging). */
+ALWAYS_INLINE uint32_t mmu_large_shift(const struct cpu *c)
+{
+	return c->s.cr4 & CR4_PAE ? 21 : 22;
+}
+
+/* Eight bytes of a page-directory-pointer table, as the CPU sees them. */
+uint64_t mmu_load_physical(struct cpu *c, uint64_t phys);
 
 /* Physical address of `addr` for this access, through the TLB, walking and setting A/D bits where needed.
  * STATUS_FAULT with a #PF described in c->fault. `user` are the rights to use. */
@@ -25,7 +38,7 @@ enum status mmu_translate(struct cpu *c, uint64_t addr, enum access_kind kind, b
 
 /* The same by the page tables as they are now, as supervisor, changing nothing and ignoring the TLB (but seeing the
  * CPU's own store buffer): for inspection. False if not mapped. */
-bool mmu_peek(const struct cpu *c, uint64_t addr, uint64_t *ret);
+bool mmu_peek(struct cpu *c, uint64_t addr, uint64_t *ret);
 
 /* Where an access would go now: by the TLB if it holds the page, else by the page tables; changing nothing. */
 bool mmu_peek_cached(struct cpu *c, uint64_t addr, uint64_t *ret);

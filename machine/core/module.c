@@ -22,14 +22,14 @@ static PyObject *module_decode(PyObject *module, PyObject *args, PyObject *kwarg
 	int bits = 32;
 	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y#|$i", names, &code, &size, &bits))
 		return NULL;
-	if (bits != 32 && bits != 16)
+	if (bits != 64 && bits != 32 && bits != 16)
 		return PyErr_Format(PyExc_ValueError, "no %d-bit instructions in the table", bits);
 	struct decode_table *table = PyMem_Malloc(sizeof(*table));
 	if (!table)
 		return PyErr_NoMemory();
 	decode_table_init(table);
 	struct op op;
-	enum decode_result result = decode_bytes(table, (const uint8_t *)code, (size_t)size, bits == 32, &op);
+	enum decode_result result = decode_bytes(table, (const uint8_t *)code, (size_t)size, (uint32_t)bits, &op);
 	PyMem_Free(table);
 	if (result != DECODE_OK) {
 		PyErr_SetString(PyExc_ValueError, result == DECODE_SHORT ? "incomplete instruction" : "not in the instruction table");
@@ -47,8 +47,9 @@ static PyObject *module_instructions(PyObject *module, PyObject *unused)
 	for (uint32_t i = 0; list && i < instruction_count; i++) {
 		const struct instruction *insn = &instruction_table[i];
 		PyObject *lockable = PyBool_FromLong(insn->traits & TRAIT_lock);
-		PyObject *row = Py_BuildValue("iiisssN", insn->map, insn->opcode, insn->extension, insn->mnemonic,
-					      form_names[insn->form], access_name(insn->access), lockable);
+		const char *modes = insn->traits & TRAIT_not64 ? "16,32" : insn->traits & TRAIT_only64 ? "64" : "16,32,64";
+		PyObject *row = Py_BuildValue("iiisssNs", insn->map, insn->opcode, insn->extension, insn->mnemonic,
+					      form_names[insn->form], access_name(insn->access), lockable, modes);
 		if (!row || PyList_Append(list, row) < 0)
 			Py_CLEAR(list);
 		Py_XDECREF(row);

@@ -3,6 +3,7 @@
 #define RACETAPE_OPERAND_H
 
 #include "access.h"
+#include "chain.h"
 #include "flags.h"
 #include "op.h"
 
@@ -26,10 +27,11 @@ static inline enum status fault_raise_error(struct cpu *c, uint8_t vector, uint3
 	return STATUS_FAULT;
 }
 
+/* Register operands. In byte instructions GPR_HIGH to GPR_HIGH + 3 are AH, CH, DH and BH. */
 ALWAYS_INLINE uint64_t reg_get(const struct cpu *c, uint32_t reg, uint32_t size)
 {
 	switch (size) {
-	case 1: return reg < 4 ? c->s.gpr[reg] & 0xff : c->s.gpr[reg - 4] >> 8 & 0xff; /* AH, CH, DH, BH */
+	case 1: return reg < GPR_HIGH ? c->s.gpr[reg] & 0xff : c->s.gpr[reg - GPR_HIGH] >> 8 & 0xff;
 	case 2: return c->s.gpr[reg] & 0xffff;
 	case 4: return (uint32_t)c->s.gpr[reg];
 	default: return c->s.gpr[reg];
@@ -40,10 +42,10 @@ ALWAYS_INLINE void reg_set(struct cpu *c, uint32_t reg, uint32_t size, uint64_t 
 {
 	switch (size) {
 	case 1:
-		if (reg < 4)
+		if (reg < GPR_HIGH)
 			c->s.gpr[reg] = (c->s.gpr[reg] & ~UINT64_C(0xff)) | (value & 0xff);
 		else
-			c->s.gpr[reg - 4] = (c->s.gpr[reg - 4] & ~UINT64_C(0xff00)) | (value & 0xff) << 8;
+			c->s.gpr[reg - GPR_HIGH] = (c->s.gpr[reg - GPR_HIGH] & ~UINT64_C(0xff00)) | (value & 0xff) << 8;
 		break;
 	case 2: c->s.gpr[reg] = (c->s.gpr[reg] & ~UINT64_C(0xffff)) | (value & 0xffff); break;
 	case 4: c->s.gpr[reg] = (uint32_t)value; break;
@@ -59,16 +61,16 @@ enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint
 
 ALWAYS_INLINE uint64_t op_offset(const struct cpu *c, const struct op *op)
 {
-	uint64_t offset = c->s.gpr[op->base] + (c->s.gpr[op->index] << op->scale) + (uint64_t)(int64_t)op->displacement;
-	return op->address_size == 2 ? offset & 0xffff : offset & 0xffffffff;
+	uint64_t offset = c->s.gpr[op->base] + (c->s.gpr[op->index] << op->scale) + (uint64_t)op->displacement;
+	return offset & op->address_mask;
 }
 
 ALWAYS_INLINE enum status linear(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write, uint64_t *ret)
 {
-	const struct segment_register *s = &c->s.segment[segment];
-	if (unlikely(!(s->flags & SEGMENT_FLAT)))
+	const struct segment_view *view = &c->view[segment];
+	if (unlikely(view->checked))
 		TRY(segment_check(c, segment, offset, size, write));
-	*ret = (s->base + offset) & 0xffffffff;
+	*ret = (view->base + offset) & c->linear_mask;
 	return STATUS_OK;
 }
 
@@ -86,7 +88,7 @@ ALWAYS_INLINE enum status e_get(struct cpu *c, const struct op *op, uint32_t siz
 	}
 	uint64_t addr;
 	TRY(op_address(c, op, size, false, &addr));
-	return mem_load(c, addr, size, ret);
+	return mem_load(c, op, addr, size, ret);
 }
 
 /* The E operand, to be written back to *addr by e_put. */
@@ -99,7 +101,7 @@ ALWAYS_INLINE enum status e_get_for_write(struct cpu *c, const struct op *op, ui
 		return STATUS_OK;
 	}
 	TRY(op_address(c, op, size, true, addr));
-	return mem_load_for_write(c, *addr, size, ret);
+	return mem_load_for_write(c, op, *addr, size, ret);
 }
 
 ALWAYS_INLINE enum status e_put(struct cpu *c, const struct op *op, uint32_t size, bool memory, uint64_t addr, uint64_t value)
@@ -108,7 +110,7 @@ ALWAYS_INLINE enum status e_put(struct cpu *c, const struct op *op, uint32_t siz
 		reg_set(c, op->rm, size, value);
 		return STATUS_OK;
 	}
-	return mem_store(c, addr, size, value);
+	return mem_store(c, op, addr, size, value);
 }
 
 /* The E operand, write only. */
@@ -120,32 +122,33 @@ ALWAYS_INLINE enum status e_set(struct cpu *c, const struct op *op, uint32_t siz
 	return e_put(c, op, size, memory, addr, value);
 }
 
-ALWAYS_INLINE uint32_t stack_mask(const struct cpu *c)
+ALWAYS_INLINE uint64_t stack_mask(const struct cpu *c)
 {
-	return c->s.segment[SS].flags & SEGMENT_32BIT ? 0xffffffff : 0xffff;
+	return c->stack_mask;
 }
 
+/* A stack of less than 64 bits leaves the rest of RSP alone; in 32-bit code the upper half does not exist. */
 ALWAYS_INLINE void stack_set(struct cpu *c, uint64_t pointer)
 {
 	uint64_t mask = stack_mask(c);
-	c->s.gpr[RSP] = (c->s.gpr[RSP] & ~mask & 0xffffffff) | (pointer & mask);
+	c->s.gpr[RSP] = ((c->s.gpr[RSP] & ~mask) | (pointer & mask)) & c->linear_mask;
 }
 
-ALWAYS_INLINE enum status stack_push(struct cpu *c, uint32_t size, uint64_t value)
+ALWAYS_INLINE enum status stack_push(struct cpu *c, const struct op *op, uint32_t size, uint64_t value)
 {
 	uint64_t pointer = (c->s.gpr[RSP] - size) & stack_mask(c), addr;
 	TRY(linear(c, SS, pointer, size, true, &addr));
-	TRY(mem_store(c, addr, size, value));
+	TRY(mem_store_info(c, op, addr, size, ACCESS_STACK, value));
 	stack_set(c, pointer);
 	return STATUS_OK;
 }
 
 /* Reads `size` bytes `depth` bytes above the stack pointer, without moving it. */
-ALWAYS_INLINE enum status stack_peek(struct cpu *c, uint32_t depth, uint32_t size, uint64_t *ret)
+ALWAYS_INLINE enum status stack_peek(struct cpu *c, const struct op *op, uint32_t depth, uint32_t size, uint64_t *ret)
 {
 	uint64_t addr;
 	TRY(linear(c, SS, (c->s.gpr[RSP] + depth) & stack_mask(c), size, false, &addr));
-	return mem_load(c, addr, size, ret);
+	return mem_load_info(c, op, addr, size, ACCESS_STACK, ret);
 }
 
 ALWAYS_INLINE void stack_drop(struct cpu *c, uint32_t size)
@@ -156,23 +159,55 @@ ALWAYS_INLINE void stack_drop(struct cpu *c, uint32_t size)
 /* A handler body is written once as
  *     ALWAYS_INLINE enum status name(struct cpu *c, const struct op *op, uint32_t size, bool memory)
  * and made into the table entry `name_handlers` by one of these. */
-#define VARIANT(name, size, suffix, memory)                                              \
+#define CHAINED(name, size, suffix, memory)                                              \
+	static enum status name##_##suffix(struct cpu *c, const struct op *op)           \
+	{                                                                                \
+		enum status status = name(c, op, size, memory);                          \
+		if (unlikely(status != STATUS_OK))                                       \
+			return chain_stop(c, op, status);                                \
+		return chain_next(c, op);                                                \
+	}
+/* Sees rip, step and retired as they are, may change them, and ends the chain. */
+#define SYNCED(name, size, suffix, memory)                                               \
+	static enum status name##_##suffix(struct cpu *c, const struct op *op)           \
+	{                                                                                \
+		uint64_t start = op_rip(c, op);                                          \
+		chain_sync(c, op);                                                       \
+		enum status status = name(c, op, size, memory);                          \
+		if (unlikely(status == STATUS_FAULT))                                    \
+			c->s.rip = start;                                                \
+		return status;                                                           \
+	}
+/* Goes on by itself: jumps. */
+#define BRANCHING(name, size, suffix, memory)                                            \
 	static enum status name##_##suffix(struct cpu *c, const struct op *op)           \
 	{                                                                                \
 		return name(c, op, size, memory);                                        \
 	}
-/* 8, 16 and 32 bits, register and memory. */
-#define HANDLERS(name)                                                                   \
-	VARIANT(name, 1, r1, false) VARIANT(name, 2, r2, false) VARIANT(name, 4, r4, false) \
-	VARIANT(name, 1, m1, true) VARIANT(name, 2, m2, true) VARIANT(name, 4, m4, true) \
-	const struct handlers name##_handlers = {{{name##_r1, name##_r2, name##_r4, NULL}, {name##_m1, name##_m2, name##_m4, NULL}}};
+
+#define VARIANTS(VARIANT, name)                                                          \
+	VARIANT(name, 1, r1, false) VARIANT(name, 2, r2, false) VARIANT(name, 4, r4, false) VARIANT(name, 8, r8, false) \
+	VARIANT(name, 1, m1, true) VARIANT(name, 2, m2, true) VARIANT(name, 4, m4, true) VARIANT(name, 8, m8, true)
+#define VARIANT_TABLE(name, is_synced)                                                   \
+	const struct handlers name##_handlers = {{{name##_r1, name##_r2, name##_r4, name##_r8}, \
+						  {name##_m1, name##_m2, name##_m4, name##_m8}}, is_synced};
+
+/* A function for each size, register and memory. */
+#define HANDLERS(name) VARIANTS(CHAINED, name) VARIANT_TABLE(name, false)
+#define HANDLERS_BRANCH(name) VARIANTS(BRANCHING, name) VARIANT_TABLE(name, false)
+#define HANDLERS_SYNCED(name) VARIANTS(SYNCED, name) VARIANT_TABLE(name, true)
 /* One function for all, looking at op->size and op->flags itself. */
 #define HANDLERS_ANY(name)                                                               \
-	static enum status name##_any(struct cpu *c, const struct op *op)                \
-	{                                                                                \
-		return name(c, op, op->size, op->flags & OP_MEMORY);                     \
-	}                                                                                \
+	SYNCED(name, op->size, any, op->flags & OP_MEMORY)                               \
 	const struct handlers name##_handlers = {{{name##_any, name##_any, name##_any, name##_any}, \
-						  {name##_any, name##_any, name##_any, name##_any}}};
+						  {name##_any, name##_any, name##_any, name##_any}}, true};
+
+/* TRY for the handlers of jumps, which no wrapper looks after. */
+#define TRY_STOP(expression)                                         \
+	do {                                                         \
+		enum status try_status = (expression);               \
+		if (unlikely(try_status != STATUS_OK))               \
+			return chain_stop(c, op, try_status);        \
+	} while (0)
 
 #endif

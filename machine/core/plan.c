@@ -37,7 +37,7 @@ static void log_choice(struct machine *m, uint8_t op, uint8_t cpu, uint16_t flag
 static void set_hold(struct cpu *c, bool hold)
 {
 	c->hold = hold;
-	store_buffer_update_mode(c);
+	cpu_update_fast(c);
 }
 
 static enum run_end run(struct cpu *c, uint64_t step_end, bool hold, bool stop_at_pause)
@@ -59,14 +59,33 @@ static void drain_step(struct cpu *c)
 	log_choice(c->machine, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
 }
 
+bool interrupt_possible(const struct cpu *c, uint64_t vector)
+{
+	if (vector == VECTOR_NMI)
+		return nmi_open(c);
+	return vector <= 255 && apic_can_deliver(c, (uint8_t)vector);
+}
+
+/* What would be delivered next without the schedule saying more: a non-maskable interrupt, or the highest pending one
+ * that the CPU accepts; -1 if there is none. */
+static int pending_interrupt(const struct cpu *c)
+{
+	return nmi_open(c) ? VECTOR_NMI : apic_pending(c);
+}
+
 static bool irq_step(struct cpu *c, uint64_t vector)
 {
 	struct machine *m = c->machine;
-	if (vector > 255 || !apic_can_deliver(c, (uint8_t)vector))
+	if (!interrupt_possible(c, vector))
 		return false;
-	c->pc = (c->s.segment[CS].base + c->s.rip) & 0xffffffff;
-	tap_event(c, EVENT_interrupt, 0, 0, 0, 0, (uint32_t)vector);
-	apic_accept(c, (uint8_t)vector);
+	c->pc = (c->view[CS].base + c->s.rip) & c->linear_mask;
+	if (vector == VECTOR_NMI) {
+		tap_event(c, EVENT_nmi, 0, 0, 0, 0, 0);
+		nmi_accept(c);
+	} else {
+		tap_event(c, EVENT_interrupt, 0, 0, 0, 0, (uint32_t)vector);
+		apic_accept(c, (uint8_t)vector);
+	}
 	if (interrupt_deliver(c, (uint8_t)vector, SOURCE_EXTERNAL, false, 0) != STATUS_OK)
 		exception_deliver(c);
 	m->step++;
@@ -79,7 +98,7 @@ static bool choice_step(struct cpu *c, uint64_t answer)
 	struct machine *m = c->machine;
 	if (c->s.waiting != WAIT_CHOICE || answer >= c->s.choice_count)
 		return false;
-	c->pc = (c->s.segment[CS].base + c->s.rip) & 0xffffffff;
+	c->pc = (c->view[CS].base + c->s.rip) & c->linear_mask;
 	tap_event(c, EVENT_choice, c->s.choice_count, 0, answer, 0, 0);
 	c->s.choice_answer = (uint32_t)answer;
 	c->s.waiting = WAIT_NONE;
@@ -91,7 +110,7 @@ static bool choice_step(struct cpu *c, uint64_t answer)
 static bool evict_step(struct cpu *c, uint64_t page)
 {
 	struct machine *m = c->machine;
-	c->pc = (c->s.segment[CS].base + c->s.rip) & 0xffffffff;
+	c->pc = (c->view[CS].base + c->s.rip) & c->linear_mask;
 	if (!tlb_evict(c, page))
 		return false;
 	m->step++;
@@ -117,7 +136,7 @@ static struct cpu *auto_choose(struct machine *m)
 {
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		struct cpu *c = &m->cpus[(m->auto_cpu + i) % m->cpu_count];
-		if (runnable(c) || apic_pending(c) >= 0)
+		if (runnable(c) || pending_interrupt(c) >= 0)
 			return c;
 	}
 	return NULL;
@@ -168,13 +187,13 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 			continue;
 		}
 		m->auto_cpu = chosen->number;
-		int pending = apic_pending(chosen);
+		int pending = pending_interrupt(chosen);
 		if (pending >= 0) {
 			irq_step(chosen, (uint64_t)pending);
 			continue;
 		}
 		/* What is pending may become deliverable with any instruction. */
-		bool watch = apic_raised(chosen);
+		bool watch = chosen->s.nmi_pending || apic_raised(chosen);
 		enum run_end end = run(chosen, watch ? m->step + 1 : step_end, false, true);
 		switch (end) {
 		case RUN_PAUSE: m->auto_cpu = (chosen->number + 1) % m->cpu_count; break;

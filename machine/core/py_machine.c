@@ -166,7 +166,7 @@ static PyObject *machine_can_interrupt(PyObject *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &number, to_u64, &vector))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
-	return c ? PyBool_FromLong(vector < 256 && apic_can_deliver(c, (uint8_t)vector)) : NULL;
+	return c ? PyBool_FromLong(interrupt_possible(c, vector)) : NULL;
 }
 
 static PyObject *machine_waiting(PyObject *self, PyObject *args)
@@ -386,7 +386,7 @@ static PyObject *machine_read_linear(PyObject *self, PyObject *args, PyObject *k
 		return NULL;
 	uint8_t *to = (uint8_t *)PyBytes_AsString(bytes);
 	for (uint64_t at = 0; at < size;) {
-		uint64_t here = (addr + at) & 0xffffffff, phys;
+		uint64_t here = (addr + at) & (cpu_long_mode(c) ? ~UINT64_C(0) : 0xffffffff), phys;
 		uint64_t part = PAGE_SIZE - (here & (PAGE_SIZE - 1));
 		if (part > size - at)
 			part = size - at;
@@ -442,6 +442,19 @@ static PyObject *machine_set_register(PyObject *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+static PyObject *machine_set_bits(PyObject *self, PyObject *args)
+{
+	unsigned long long number, bits;
+	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &number, to_u64, &bits))
+		return NULL;
+	struct cpu *c = cpu_of(self, number);
+	if (!c)
+		return NULL;
+	if (bits > 64 || !register_set_bits(c, (uint32_t)bits))
+		return PyErr_Format(PyExc_ValueError, "code has 16, 32 or 64 bits, not %llu", bits);
+	Py_RETURN_NONE;
+}
+
 static PyObject *machine_store_buffer_entries(PyObject *self, PyObject *args)
 {
 	unsigned long long number;
@@ -459,13 +472,13 @@ static PyObject *machine_store_buffer_entries(PyObject *self, PyObject *args)
 	return list;
 }
 
-static int append_tlb(PyObject *list, const struct tlb_entry *entries, int count, uint64_t size)
+static int append_tlb(PyObject *list, const struct tlb_entry *entries, int count)
 {
 	for (int i = 0; i < count; i++) {
 		const struct tlb_entry *e = &entries[i];
 		if (!e->page)
 			continue;
-		PyObject *row = Py_BuildValue("KKKK", e->page & ~UINT64_C(1), e->frame, size, e->flags);
+		PyObject *row = Py_BuildValue("KKKK", e->page & ~UINT64_C(1), e->frame, UINT64_C(1) << e->shift, e->flags);
 		int failed = !row || PyList_Append(list, row) < 0;
 		Py_XDECREF(row);
 		if (failed)
@@ -481,8 +494,8 @@ static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
 	PyObject *list = c ? PyList_New(0) : NULL;
-	if (list && (append_tlb(list, c->s.tlb_small, TLB_SMALL_SLOTS, PAGE_SIZE) < 0 ||
-		     append_tlb(list, c->s.tlb_large, TLB_LARGE_SLOTS, 4 << 20) < 0))
+	if (list && (append_tlb(list, c->s.tlb_small, TLB_SMALL_SLOTS) < 0 ||
+		     append_tlb(list, c->s.tlb_large, TLB_LARGE_SLOTS) < 0))
 		Py_CLEAR(list);
 	return list;
 }
@@ -530,7 +543,10 @@ static int machine_set(PyObject *self, PyObject *value, void *closure)
 	int truth = PyObject_IsTrue(value);
 	if (truth < 0)
 		return -1;
-	*(attribute == TAP ? &m->tap.on : &m->choices.on) = truth;
+	if (attribute == TAP)
+		tap_switch(&m->tap, truth);
+	else
+		m->choices.on = truth;
 	return 0;
 }
 
@@ -570,6 +586,7 @@ static PyMethodDef machine_methods[] = {
 	{"read_linear", (PyCFunction)(void (*)(void))machine_read_linear, KEYWORDS, "Bytes as a CPU would load them."},
 	{"registers", machine_registers, METH_VARARGS, "A CPU's registers."},
 	{"set_register", machine_set_register, METH_VARARGS, "Set a register."},
+	{"set_bits", machine_set_bits, METH_VARARGS, "Put a CPU into flat code of 16, 32 or 64 bits."},
 	{"store_buffer_entries", machine_store_buffer_entries, METH_VARARGS, "Held stores, oldest first."},
 	{"tlb_entries", machine_tlb_entries, METH_VARARGS, "Cached translations."},
 	{NULL, NULL, 0, NULL},

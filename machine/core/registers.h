@@ -20,4 +20,7 @@ uint64_t register_get(const struct cpu *c, const struct register_row *row);
 /* False if the register cannot be set. Drops everything derived from the CPU's state. */
 bool register_set(struct cpu *c, const struct register_row *row, uint64_t value);
 
+/* Puts the CPU into flat code of 16, 32 or 64 bits; false for other sizes. 64 turns on paging and long mode. */
+bool register_set_bits(struct cpu *c, uint32_t bits);
+
 #endif

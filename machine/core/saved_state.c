@@ -24,7 +24,7 @@ void saved_state_write(struct machine *m, uint8_t *to)
 	memcpy(to, &header, sizeof(header));
 	to += sizeof(header);
 	for (uint32_t i = 0; i < m->cpu_count; i++, to += sizeof(struct cpu_state)) {
-		flags_canonicalise(&m->cpus[i]);
+		cpu_canonicalise(&m->cpus[i]);
 		memcpy(to, &m->cpus[i].s, sizeof(struct cpu_state));
 	}
 }
@@ -32,7 +32,8 @@ void saved_state_write(struct machine *m, uint8_t *to)
 /* What comes from a file may be anything: only what the core relies on for its own safety is checked. */
 static bool cpu_state_valid(const struct cpu_state *s)
 {
-	bool valid = s->store_count <= STORE_BUFFER_SLOTS && s->waiting <= WAIT_CHOICE && s->gpr[GPR_ZERO] == 0 &&
+	bool valid = s->store_count <= STORE_BUFFER_SLOTS && s->waiting <= WAIT_CHOICE && s->gpr[GPR_ZERO] == 0 && s->gpr[GPR_PAGE] == 0 &&
+		     s->nmi_pending <= 1 && s->nmi_blocked <= 1 &&
 		     s->cf <= 1 && s->of <= 1 && !(s->rflags & FLAGS_ARITHMETIC);
 	for (uint32_t i = 0; valid && i < STORE_BUFFER_SLOTS; i++)
 		valid = i < s->store_count ? s->store[i].size >= 1 && s->store[i].size <= 8 : s->store[i].size == 0;
@@ -47,15 +48,22 @@ static bool stores_in_ram(const struct machine *m, const struct cpu_state *s)
 	return true;
 }
 
-static bool frames_aligned(const struct cpu_state *s)
+static bool translation_valid(const struct tlb_entry *e, bool large)
 {
+	if (!e->page)
+		return e->shift == 0;
+	bool shift_valid = large ? e->shift == 21 || e->shift == 22 || e->shift == 30 : e->shift == PAGE_SHIFT;
+	return shift_valid && !(e->frame & ((UINT64_C(1) << e->shift) - 1));
+}
+
+static bool translations_valid(const struct cpu_state *s)
+{
+	bool valid = true;
 	for (int i = 0; i < TLB_SMALL_SLOTS; i++)
-		if (s->tlb_small[i].frame & (PAGE_SIZE - 1))
-			return false;
+		valid = valid && translation_valid(&s->tlb_small[i], false);
 	for (int i = 0; i < TLB_LARGE_SLOTS; i++)
-		if (s->tlb_large[i].frame & (PAGE_SIZE - 1))
-			return false;
-	return true;
+		valid = valid && translation_valid(&s->tlb_large[i], true);
+	return valid;
 }
 
 enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from, size_t size)
@@ -73,7 +81,7 @@ enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from,
 	memcpy(states, from + sizeof(header), states_size);
 	bool valid = true;
 	for (uint32_t i = 0; valid && i < m->cpu_count; i++)
-		valid = cpu_state_valid(&states[i]) && stores_in_ram(m, &states[i]) && frames_aligned(&states[i]);
+		valid = cpu_state_valid(&states[i]) && stores_in_ram(m, &states[i]) && translations_valid(&states[i]);
 	if (valid) {
 		m->step = header.step;
 		m->s = header.platform;

@@ -130,7 +130,7 @@ struct snapshot *snapshot_take(struct machine *m)
 	snapshot->auto_cpu = m->auto_cpu;
 	snapshot->pages = pages;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
-		flags_canonicalise(&m->cpus[i]);
+		cpu_canonicalise(&m->cpus[i]);
 		snapshot->cpus[i] = m->cpus[i].s;
 		fast_forbid_writes(&m->cpus[i]);
 	}
@@ -199,7 +199,7 @@ uint64_t machine_state_hash(struct machine *m)
 	uint64_t h = memory_hash(&m->memory);
 	h = hash_bytes(h, &m->s, sizeof(m->s));
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
-		flags_canonicalise(&m->cpus[i]);
+		cpu_canonicalise(&m->cpus[i]);
 		h = hash_bytes(h, &m->cpus[i].s, sizeof(struct cpu_state));
 		fast_forbid_writes(&m->cpus[i]);
 	}

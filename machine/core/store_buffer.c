@@ -6,7 +6,8 @@ void store_buffer_push(struct cpu *c, uint64_t addr, uint64_t phys, uint32_t siz
 	assert(size >= 1 && size <= 8);
 	c->s.store[c->s.store_count++] = (struct store_entry){
 		.addr = addr, .phys = phys, .size = size, .value = value & size_mask(size), .pc = c->pc};
-	store_buffer_update_mode(c);
+	c->stores_in_code |= (c->machine->memory.flags[phys >> PAGE_SHIFT] & PAGE_CODE) != 0;
+	cpu_update_fast(c);
 }
 
 void store_buffer_drain_one(struct cpu *c)
@@ -16,12 +17,13 @@ void store_buffer_drain_one(struct cpu *c)
 	c->s.store_count--;
 	memmove(&c->s.store[0], &c->s.store[1], c->s.store_count * sizeof(entry));
 	c->s.store[c->s.store_count] = (struct store_entry){0};
-	store_buffer_update_mode(c);
+	c->stores_in_code &= c->s.store_count != 0;
+	cpu_update_fast(c);
 
 	struct machine *m = c->machine;
 	memory_write(m, entry.phys, &entry.value, entry.size);
 	if (m->tap.on)
-		tap_append(m, c->number, entry.pc, EVENT_drain, entry.addr, entry.phys, entry.value,
+		tap_append(m, c->number, m->step, entry.pc, EVENT_drain, entry.addr, entry.phys, entry.value,
 			   (uint32_t)entry.size, 0);
 }
 

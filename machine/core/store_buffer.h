@@ -18,9 +18,4 @@ bool store_buffer_overlaps(const struct cpu *c, uint64_t phys, uint32_t size);
 /* Value at `phys` (within RAM) as this CPU sees it; sets *info to EVENT_FORWARDED or EVENT_MERGED where it applies. */
 uint64_t store_buffer_read(const struct cpu *c, uint64_t phys, uint32_t size, uint32_t *info);
 
-ALWAYS_INLINE void store_buffer_update_mode(struct cpu *c)
-{
-	c->buffered = c->s.store_count || c->hold;
-}
-
 #endif

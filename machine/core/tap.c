@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "chain.h"
+
 void tap_deinit(struct tap *tap)
 {
 	free(tap->step);
@@ -21,7 +23,6 @@ bool tap_set_capacity(struct tap *tap, uint32_t event_count)
 	}
 	bool on = tap->on;
 	tap_deinit(tap);
-	tap->on = on;
 	tap->capacity = event_count;
 	tap->allocated = (uint32_t)allocated;
 	tap->step = wide;
@@ -33,5 +34,12 @@ bool tap_set_capacity(struct tap *tap, uint32_t event_count)
 	tap->cpu = narrow + allocated;
 	tap->size = narrow + 2 * allocated;
 	tap->info = narrow + 3 * allocated;
+	tap_switch(tap, on);
 	return true;
+}
+
+void tap_switch(struct tap *tap, bool on)
+{
+	tap->on = on;
+	tap->chain_max = on ? (int64_t)tap->capacity - CHAIN_EVENT_MAX : UINT32_MAX;
 }

@@ -22,15 +22,16 @@ enum event_info {
 /* Returns false if memory is short; the old buffers then stay. Drops unread events. */
 bool tap_set_capacity(struct tap *tap, uint32_t event_count);
 void tap_deinit(struct tap *tap);
+void tap_switch(struct tap *tap, bool on);
 /* Inline: a call here costs a tenth of the recording speed. */
-ALWAYS_INLINE void tap_append(struct machine *m, uint32_t cpu, uint64_t pc, enum event_kind kind, uint64_t addr, uint64_t phys,
+ALWAYS_INLINE void tap_append(struct machine *m, uint32_t cpu, uint64_t step, uint64_t pc, enum event_kind kind, uint64_t addr, uint64_t phys,
 		uint64_t value, uint32_t size, uint32_t info)
 {
 	struct tap *tap = &m->tap;
 	uint32_t i = tap->count;
 	/* Execution stops at capacity, and no step makes more than EVENTS_PER_STEP_MAX events. */
 	assert(i < tap->allocated);
-	tap->step[i] = m->step;
+	tap->step[i] = step;
 	tap->pc[i] = pc;
 	tap->addr[i] = addr;
 	tap->phys[i] = phys;
@@ -46,7 +47,7 @@ ALWAYS_INLINE void tap_event(struct cpu *c, enum event_kind kind, uint64_t addr,
 			     uint32_t size, uint32_t info)
 {
 	if (unlikely(c->machine->tap.on))
-		tap_append(c->machine, c->number, c->pc, kind, addr, phys, value, size, info);
+		tap_append(c->machine, c->number, c->machine->step, c->pc, kind, addr, phys, value, size, info);
 }
 
 ALWAYS_INLINE bool tap_full(const struct tap *tap)

@@ -8,53 +8,69 @@ static struct tlb_entry *small_slot(struct cpu *c, uint64_t addr)
 	return &c->s.tlb_small[addr >> PAGE_SHIFT & (TLB_SMALL_SLOTS - 1)];
 }
 
-static struct tlb_entry *large_slot(struct cpu *c, uint64_t addr)
+/* Slots are taken by the number of the page, of the size at hand. */
+static struct tlb_entry *large_slot(struct cpu *c, uint64_t addr, uint32_t shift)
 {
-	return &c->s.tlb_large[addr >> 22 & (TLB_LARGE_SLOTS - 1)];
+	return &c->s.tlb_large[addr >> shift & (TLB_LARGE_SLOTS - 1)];
+}
+
+static bool holds(const struct tlb_entry *entry, uint64_t addr, uint32_t shift)
+{
+	return entry->page == ((addr & ~((UINT64_C(1) << shift) - 1)) | 1) && entry->shift == shift;
+}
+
+/* The largest page that holds the address counts, if the guest has left several behind. */
+static struct tlb_entry *find_large(struct cpu *c, uint64_t addr)
+{
+	struct tlb_entry *entry = large_slot(c, addr, 30);
+	if (unlikely(entry->shift == 30) && holds(entry, addr, 30))
+		return entry;
+	uint32_t shift = mmu_large_shift(c);
+	entry = large_slot(c, addr, shift);
+	return holds(entry, addr, shift) ? entry : NULL;
 }
 
 struct tlb_entry *tlb_find(struct cpu *c, uint64_t addr)
 {
-	struct tlb_entry *large = large_slot(c, addr);
-	if (large->page == ((addr & ~UINT64_C(0x3fffff)) | 1))
+	struct tlb_entry *large = find_large(c, addr);
+	if (large)
 		return large;
 	struct tlb_entry *small = small_slot(c, addr);
-	if (small->page == ((addr & ~(uint64_t)(PAGE_SIZE - 1)) | 1))
-		return small;
-	return NULL;
+	return small->page == ((addr & ~(uint64_t)(PAGE_SIZE - 1)) | 1) ? small : NULL;
 }
 
 static void drop(struct cpu *c, struct tlb_entry *entry)
 {
-	if (entry->flags & PTE_PS)
+	if (entry->shift > PAGE_SHIFT)
 		fast_flush(c);
 	else
 		fast_flush_page(c, entry->page & ~UINT64_C(1));
 	*entry = (struct tlb_entry){0};
 }
 
-struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t flags, uint32_t large_shift)
+static void evict(struct cpu *c, struct tlb_entry *entry)
 {
-	uint32_t shift = large_shift ? large_shift : PAGE_SHIFT;
+	tap_event(c, EVENT_tlb_evict, entry->page & ~UINT64_C(1), 0, 0, 0, 0);
+	drop(c, entry);
+}
+
+struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t flags, uint32_t shift)
+{
 	uint64_t page = addr & ~((UINT64_C(1) << shift) - 1);
-	struct tlb_entry *entry = large_shift ? large_slot(c, addr) : small_slot(c, addr);
-	if (entry->page && entry->page != (page | 1)) {
-		tap_event(c, EVENT_tlb_evict, entry->page & ~UINT64_C(1), 0, 0, 0, 0);
-		drop(c, entry);
-	}
+	struct tlb_entry *entry = shift > PAGE_SHIFT ? large_slot(c, addr, shift) : small_slot(c, addr);
+	if (entry->page && !holds(entry, addr, shift))
+		evict(c, entry);
 	/* The flags may be new (dirty bit set): derived entries made from the old ones must go. */
 	if (entry->page)
 		drop(c, entry);
-	/* Pages of both sizes may hold one address, after the guest changed a directory entry. The large one counts (see
-	 * tlb_find), so derived entries must not remember what the small ones said, and it must not hide a new small one. */
-	struct tlb_entry *large = large_slot(c, addr);
-	if (large_shift) {
+	/* Pages of several sizes may hold one address, after the guest changed an upper entry. The largest counts (see
+	 * find_large): derived entries must not remember what smaller ones said, and it must not hide a new smaller one. */
+	if (shift > PAGE_SHIFT)
 		fast_flush(c);
-	} else if (large->page == ((addr & ~UINT64_C(0x3fffff)) | 1)) {
-		tap_event(c, EVENT_tlb_evict, large->page & ~UINT64_C(1), 0, 0, 0, 0);
-		drop(c, large);
-	}
-	*entry = (struct tlb_entry){.page = page | 1, .frame = frame, .flags = flags};
+	struct tlb_entry *larger;
+	while ((larger = find_large(c, addr)))
+		evict(c, larger);
+	*entry = (struct tlb_entry){.page = page | 1, .frame = frame, .flags = flags, .shift = shift};
 	tap_event(c, EVENT_tlb_fill, page, frame, flags, shift, 0);
 	return entry;
 }
@@ -84,7 +100,6 @@ bool tlb_evict(struct cpu *c, uint64_t addr)
 	struct tlb_entry *entry = tlb_find(c, addr);
 	if (!entry)
 		return false;
-	tap_event(c, EVENT_tlb_evict, entry->page & ~UINT64_C(1), 0, 0, 0, 0);
-	drop(c, entry);
+	evict(c, entry);
 	return true;
 }

@@ -10,8 +10,8 @@
 
 /* The cached translation of `addr`, or NULL. */
 struct tlb_entry *tlb_find(struct cpu *c, uint64_t addr);
-/* Caches a translation; records the eviction of what held the slot. `large_shift` is 0 for a 4 KB page. */
-struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t flags, uint32_t large_shift);
+/* Caches a translation; records the eviction of what held the slot. `shift` is log2 of the page's size. */
+struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t flags, uint32_t shift);
 /* INVLPG, and the implicit invalidation of a page fault. */
 void tlb_invalidate_page(struct cpu *c, uint64_t addr);
 /* CR3 load (`global_too` false) or a change of CR0/CR4 paging bits. */

@@ -1,0 +1,68 @@
+#include "chain.h"
+
+#include "decode.h"
+
+enum status chain_stop(struct cpu *c, const struct op *op, enum status status)
+{
+	assert(status != STATUS_OK && status != STATUS_END);
+	chain_sync(c, op);
+	if (status == STATUS_FAULT)
+		c->s.rip = op_rip(c, op);
+	return status;
+}
+
+enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool direct)
+{
+	struct machine *m = c->machine;
+	c->s.rip = rip;
+	uint64_t linear = (c->view[CS].base + rip) & c->linear_mask;
+	uint32_t offset = (uint32_t)(linear & (PAGE_SIZE - 1));
+	const struct op *next = fetch_cached(c, linear);
+	if (likely(next && chain_has_room(m, next))) {
+		if (direct && linear - offset == c->page_linear)
+			((struct op *)op)->link = next;
+		c->s.gpr[GPR_PAGE] = rip - offset;
+		c->page_linear = linear - offset;
+		c->step_base = m->step - next->number;
+		return chain_enter(c, next);
+	}
+	c->s.retired = c->retired_base + m->step;
+	return STATUS_END;
+}
+
+/* Every block ends with this: on to the instruction after it. */
+enum status exec_end(struct cpu *c, const struct op *op)
+{
+	return chain_jump(c, op, op->number, op_rip(c, op));
+}
+
+/* Stands where an instruction was written over since it was decoded, or where a chain has to end: back to the run loop,
+ * which looks again. */
+enum status exec_stale(struct cpu *c, const struct op *op)
+{
+	struct machine *m = c->machine;
+	m->step = c->step_base + op->number;
+	c->s.retired = c->retired_base + m->step;
+	c->s.rip = op_rip(c, op);
+	return STATUS_END;
+}
+
+void chain_break(struct cpu *c, const struct op *op)
+{
+	struct machine *m = c->machine;
+	m->chain_end = 0; /* if `op` is a branch, it looks there */
+	if (op == &c->single[0] || m->broken)
+		return;
+	/* No branch: the next instruction in the block sends it back. Only one CPU runs at a time, and the run loop mends
+	 * this before anything else is executed. */
+	m->broken = (struct op *)op + 1;
+	m->broken_handler = m->broken->handler;
+	m->broken->handler = exec_stale;
+}
+
+void chain_mend(struct machine *m)
+{
+	if (m->broken)
+		m->broken->handler = m->broken_handler;
+	m->broken = NULL;
+}

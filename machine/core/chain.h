@@ -1,0 +1,107 @@
+/* Chains: how one instruction leads to the next without going back to the run loop.
+ *
+ * Decoded instructions of a block lie one after the other, closed by `exec_end`. A handler that is done calls the next
+ * one's handler as its last act, which the compiler turns into a jump. What every instruction would have to count is
+ * not counted within a chain: step, rip and the number of retired instructions follow from the place of the
+ * instruction in its block (`number`, `offset`). `chain_sync` writes them down wherever somebody may look: before a slow
+ * access, an exception, or an instruction that needs them.
+ *
+ * A chain is entered only if all its steps may be taken, so nothing is checked between two instructions:
+ *   the budget      `left` steps fit into the run; checked where a chain starts and at every branch;
+ *   the event tap   has room for whatever a block can make; checked in the same places;
+ *   store buffer    empty and not held, so nothing ever waits for it (else instructions are executed one by one);
+ *   interrupts      are steps of the plan, never taken in a run;
+ *   written code    turns the decoded instruction into `exec_stale`, which goes back to the run loop;
+ *   end of the run  brought forward by an instruction (a CPU that interrupts itself), or
+ *   TLB             the translation of the page that is executed was evicted: `chain_break`.
+ */
+#ifndef RACETAPE_CHAIN_H
+#define RACETAPE_CHAIN_H
+
+#include "op.h"
+
+enum {
+	BLOCK_INSTRUCTION_MAX = 16,
+	CHAIN_EVENT_MAX = 2048, /* more than a block can make: see EVENTS_PER_STEP_MAX for those that make many */
+};
+
+/* Handlers call each other in optimised builds. Elsewhere calls would pile up on the stack, so the run loop makes them. */
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(RACETAPE_UNCHAINED)
+#define RACETAPE_CHAINED 1
+#else
+#define RACETAPE_CHAINED 0
+#endif
+
+ALWAYS_INLINE enum status chain_enter(struct cpu *c, const struct op *op)
+{
+#if RACETAPE_CHAINED
+	return op->handler(c, op);
+#else
+	c->op = op;
+	return STATUS_NEXT;
+#endif
+}
+
+ALWAYS_INLINE enum status chain_next(struct cpu *c, const struct op *op)
+{
+	return chain_enter(c, op + 1);
+}
+
+ALWAYS_INLINE uint64_t op_rip(const struct cpu *c, const struct op *op)
+{
+	return (c->s.gpr[GPR_PAGE] + op->offset) & c->linear_mask;
+}
+
+ALWAYS_INLINE uint64_t op_rip_next(const struct cpu *c, const struct op *op)
+{
+	return (c->s.gpr[GPR_PAGE] + op->offset + op->length) & c->linear_mask;
+}
+
+/* What `op` sees of the machine while it executes: it is the step, and rip is that of the instruction after it. */
+ALWAYS_INLINE void chain_sync(struct cpu *c, const struct op *op)
+{
+	struct machine *m = c->machine;
+	m->step = c->step_base + op->number;
+	c->s.retired = c->retired_base + m->step;
+	c->s.rip = op_rip_next(c, op);
+	c->pc = c->page_linear + op->offset;
+}
+
+/* Ends a chain at an instruction that reports something else than STATUS_OK. */
+enum status chain_stop(struct cpu *c, const struct op *op, enum status status);
+/* Goes on at `rip`, wherever that is decoded; links the branch `op` to it if both are in one page. */
+enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool direct);
+/* Makes the chain end after `op`, the instruction being executed. */
+void chain_break(struct cpu *c, const struct op *op);
+/* Takes that back. Called after every chain. */
+void chain_mend(struct machine *m);
+/* Handlers that no instruction has: see chain.c. */
+enum status exec_end(struct cpu *c, const struct op *op);
+enum status exec_stale(struct cpu *c, const struct op *op);
+
+ALWAYS_INLINE bool chain_has_room(const struct machine *m, const struct op *next)
+{
+	return (int64_t)(m->chain_end - m->step) >= next->left && m->tap.count <= m->tap.chain_max;
+}
+
+/* After `steps` steps of the block, at the branch or end of block `op`: on to `rip`. */
+ALWAYS_INLINE enum status chain_jump(struct cpu *c, const struct op *op, uint32_t steps, uint64_t rip)
+{
+	struct machine *m = c->machine;
+	const struct op *next = op->link;
+	m->step = c->step_base + steps;
+	if (likely(next && chain_has_room(m, next))) {
+		c->step_base = m->step - next->number;
+		return chain_enter(c, next);
+	}
+	return chain_lookup(c, op, rip, true);
+}
+
+/* The same where the target differs from time to time. */
+ALWAYS_INLINE enum status chain_jump_indirect(struct cpu *c, const struct op *op, uint64_t rip)
+{
+	c->machine->step = c->step_base + op->number + 1;
+	return chain_lookup(c, op, rip, false);
+}
+
+#endif

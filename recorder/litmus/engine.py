@@ -4,6 +4,9 @@ A *choice* is the next instruction of a thread, with the local ones behind it, o
 store. If a thread's next instruction is local, that is the only choice offered: it commutes with every step of every
 other thread and with the thread's own drains, and none of them can disable it (a persistent set of one), so no state
 in which nothing can go on is lost, and the final states are such states.
+
+What a choice does depends on the thread's own registers and store buffer and on memory, on nothing else: each such
+pair is run on the machine once, when it first comes up, in the very state in which it came up.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from recorder.litmus.threads import Interned, Key, Runs, Step, Store, ThreadStat
 NEAR_FULL: Final = 4
 """With this little room in a store buffer, an instruction that waits may be waiting for room."""
 
+PLAN_BYTES_MAX: Final = 64 * 16
+"""Longest way from a snapshot to a state: going it again must stay cheap."""
+
 ENTRIES_MAX: Final = 2
 """Most entries that one store takes: it may cross a cache line."""
 
@@ -33,10 +39,19 @@ class Choice(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A state of the test and what brings the machine back to it (None where the key alone does)."""
+    """A state of the test, and how to come to it: a plan from a snapshot of the machine (None: the key is enough)."""
 
     key: Key
-    token: _core.Snapshot | None
+    base: _core.Snapshot | None
+    plan: bytes = b""
+
+
+class Effect(NamedTuple):
+    """What a choice does: the thread's state and memory after it, and the steps it took (0: it has to wait)."""
+
+    thread: int
+    memory: int
+    steps: int
 
 
 class Engine(ABC):
@@ -56,6 +71,9 @@ class Engine(ABC):
         self.threads: Interned[ThreadState] = Interned()
         self.memories: Interned[bytes] = Interned()
         self.cut = ""
+        self._options: list[dict[int, tuple[bool, list[Choice]]]] = [{} for _ in assembled.threads]
+        self._records: dict[tuple[Choice, int], bytes] = {}
+        self._effects: dict[tuple[Choice, int, int], Effect] = {}
         self._runs = [Runs(code, stores=self.stores_local, split=self.split) for code in assembled.threads]
 
     @abstractmethod
@@ -63,8 +81,8 @@ class Engine(ABC):
         """The initial state."""
 
     @abstractmethod
-    def keep(self, key: Key) -> Moment:
-        """The state in which the machine is, whose key this is, for later."""
+    def rebase(self, moment: Moment) -> Moment:
+        """The same state with an empty plan."""
 
     @abstractmethod
     def go_to(self, moment: Moment, thread: int) -> None:
@@ -77,21 +95,31 @@ class Engine(ABC):
     def choices(self, key: Key) -> list[Choice]:
         """What may happen next; a choice may still turn out to have to wait. None: the state is final."""
         found: list[Choice] = []
-        for thread in range(len(self._runs)):
-            state = self.threads[key[thread]]
-            if not self.is_over(thread, state):
-                kind = self.instruction(thread, state).kind
-                run = self._runs[thread].at(state.rip)
-                waits = self.split or kind in (Kind.FENCE, Kind.LOCKED)
-                if not (waits and state.stores):
-                    # With little room the run may have to wait for a drain: then both must be offered.
-                    has_room = len(state.stores) + ENTRIES_MAX * run <= STORE_BUFFER
-                    if (run and has_room) or kind is Kind.FENCE:
-                        return [Choice(thread)]
-                    found.append(Choice(thread))
-            if state.stores:
-                found.append(Choice(thread, True))
+        for thread, known in enumerate(self._options):
+            number = key[thread]
+            alone, options = known.get(number) or known.setdefault(number, self._thread_options(thread, number))
+            if alone:
+                return options
+            found += options
         return found
+
+    def _thread_options(self, thread: int, number: int) -> tuple[bool, list[Choice]]:
+        """What a thread in this state may do, and whether that is local, so that nothing else need be offered."""
+        state = self.threads[number]
+        options: list[Choice] = []
+        if not self.is_over(thread, state):
+            kind = self.instruction(thread, state).kind
+            run = self._runs[thread].at(state.rip)
+            waits = self.split or kind in (Kind.FENCE, Kind.LOCKED)
+            if not (waits and state.stores):
+                # With little room the run may have to wait for a drain: then both must be offered.
+                has_room = len(state.stores) + ENTRIES_MAX * run <= STORE_BUFFER
+                if (run and has_room) or kind is Kind.FENCE:
+                    return True, [Choice(thread)]
+                options.append(Choice(thread))
+        if state.stores:
+            options.append(Choice(thread, True))
+        return False, options
 
     def is_over(self, thread: int, state: ThreadState) -> bool:
         """Whether a thread has executed its last instruction."""
@@ -104,11 +132,23 @@ class Engine(ABC):
             raise LitmusError(self.assembled.test.path, 0, f"a thread jumps to {state.rip:#x}, where none of it lies")
         return row
 
-    def take(self, moment: Moment, choice: Choice) -> Key | None:
-        """Do `choice` in `moment`; the key of the state after it, or None if the thread has to wait.
+    def take(self, moment: Moment, choice: Choice) -> Moment | None:
+        """The state after `choice` in `moment`, or None if the thread has to wait.
 
         Raises LitmusError if an instruction faults.
         """
+        key, thread = moment.key, choice.thread
+        known = self._effects.get((choice, key[thread], key[-1]))
+        if known is None:
+            known = self._effects[choice, key[thread], key[-1]] = self._run(moment, choice)
+        if not known.steps:
+            return None
+        after = (*key[:thread], known.thread, *key[thread + 1 : -1], known.memory)
+        following = Moment(after, moment.base, moment.plan + self._record(choice, known.steps))
+        return following if len(following.plan) < PLAN_BYTES_MAX else self.rebase(following)
+
+    def _run(self, moment: Moment, choice: Choice) -> Effect:
+        """Do `choice` in `moment` on the machine."""
         self.go_to(moment, choice.thread)
         before = self.threads[moment.key[choice.thread]]
         plan = self._record(choice, self._length(choice, before))
@@ -119,12 +159,8 @@ class Engine(ABC):
             self.stage.blame(self.cpu_of(choice.thread), choice.thread, reason, plan)
         if reason == "blocked" and len(before.stores) >= STORE_BUFFER - NEAR_FULL:
             self.cut = f"a store buffer of {STORE_BUFFER} stores was full"
-        if self.machine.step == first:
-            return None
-        key = list(moment.key)
-        key[choice.thread] = self.threads.number(self.state(choice.thread))
-        key[-1] = self.memories.number(self.stage.memory())
-        return tuple(key)
+        thread = self.threads.number(self.state(choice.thread))
+        return Effect(thread, self.memories.number(self.stage.memory()), self.machine.step - first)
 
     def _length(self, choice: Choice, state: ThreadState) -> int:
         """Steps that a choice takes."""
@@ -169,7 +205,9 @@ class Engine(ABC):
         return steps, plan * len(steps)
 
     def _record(self, choice: Choice, count: int) -> bytes:
-        cpu = self.cpu_of(choice.thread)
-        if choice.drain:
-            return record(_core.DRAIN, cpu, count)
-        return record(_core.RUN, cpu, count, self.run_flags)
+        known = self._records.get((choice, count))
+        if known is None:
+            cpu = self.cpu_of(choice.thread)
+            known = record(_core.DRAIN, cpu, count) if choice.drain else record(_core.RUN, cpu, count, self.run_flags)
+            self._records[choice, count] = known
+        return known

@@ -65,9 +65,9 @@ class Exploration:
             more, records = self.engine.narrate(moment, choice)
             steps += more
             plan += records
-            key = self.engine.take(moment, choice)
-            assert key is not None, "what was taken once can be taken again"
-            moment = self.engine.keep(key)
+            following = self.engine.take(moment, choice)
+            assert following is not None, "what was taken once can be taken again"
+            moment = following
         return steps, plan
 
 
@@ -95,9 +95,10 @@ def explore(assembled: Assembled, model: str = "tso", states_max: int = STATES_M
             *threads, memory = moment.key
             finals[node] = FinalState(tuple(engine.threads[number] for number in threads), engine.memories[memory])
         for choice in choices:
-            key = engine.take(moment, choice)
-            if key is None:
+            following = engine.take(moment, choice)
+            if following is None:
                 continue
+            key = following.key
             if key not in numbers:
                 if len(numbers) >= states_max:
                     cut = f"more than {states_max:,} states"
@@ -105,7 +106,7 @@ def explore(assembled: Assembled, model: str = "tso", states_max: int = STATES_M
                 numbers[key] = len(numbers)
                 parents.append((node, choice))
                 successors.append([])
-                todo.append(engine.keep(key))
+                todo.append(following)
             successors[node].append(numbers[key])
         assert successors[node] or not choices or cut, "some choice can always be taken"
     transitions = sum(map(len, successors))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from machine import _core
 from recorder.litmus.assembler import Assembled
 from recorder.litmus.engine import Engine, Moment
-from recorder.litmus.threads import Key
 
 
 class Multiprocessor(Engine):
@@ -20,17 +19,20 @@ class Multiprocessor(Engine):
                 if value or name not in self.stage.register_names:
                     self.machine.set_register(cpu, name, value)
         numbers = [self.threads.number(self.state(thread)) for thread in range(len(assembled.threads))]
-        self._first = self.keep((*numbers, self.memories.number(self.stage.memory())))
+        self._first = Moment((*numbers, self.memories.number(self.stage.memory())), self.machine.snapshot())
 
     def first(self) -> Moment:
         return self._first
 
-    def keep(self, key: Key) -> Moment:
-        return Moment(key, self.machine.snapshot())
+    def rebase(self, moment: Moment) -> Moment:
+        self.go_to(moment, 0)
+        return Moment(moment.key, self.machine.snapshot())
 
     def go_to(self, moment: Moment, thread: int) -> None:
-        assert moment.token is not None
-        self.machine.restore(moment.token)
+        assert moment.base is not None
+        self.machine.restore(moment.base)
+        reason, _, _ = self.machine.execute(moment.plan, exact=True)
+        assert reason == "plan", reason
 
     def cpu_of(self, thread: int) -> int:
         return thread

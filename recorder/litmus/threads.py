@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from recorder.litmus.assembler import ThreadCode
 from recorder.litmus.instructions import Instruction, Kind
-
-LOCAL_STEPS_MAX: Final = 10_000
-"""Most instructions of one thread between two that touch memory; beyond, exploration counts as incomplete."""
 
 T = TypeVar("T", bound=Hashable)
 Key = tuple[int, ...]
@@ -38,8 +35,7 @@ class Interned(Generic[T]):
         return self._values[number]
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """A store on its way to memory."""
 
     address: int
@@ -47,8 +43,7 @@ class Store:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadState:
+class ThreadState(NamedTuple):
     """Exact state of a thread: instruction pointer, flags, general registers in order, held stores, oldest first."""
 
     rip: int

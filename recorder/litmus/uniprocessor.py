@@ -9,11 +9,11 @@ from __future__ import annotations
 from recorder.litmus.assembler import Assembled
 from recorder.litmus.engine import Engine, Moment
 from recorder.litmus.layout import BASE
-from recorder.litmus.threads import Key, ThreadState
+from recorder.litmus.threads import ThreadState
 
 
 class Uniprocessor(Engine):
-    """Keys are all there is: registers and memory are written from them."""
+    """Registers and memory are written from the key of a state."""
 
     stores_local = False
 
@@ -24,13 +24,13 @@ class Uniprocessor(Engine):
             context = self.stage.context(thread)
             registers = tuple(context[name] for name in self.stage.register_names)
             numbers.append(self.threads.number(ThreadState(context["rip"], context["rflags"], registers)))
-        self._first = self.keep((*numbers, self.memories.number(self.stage.memory())))
+        self._first = Moment((*numbers, self.memories.number(self.stage.memory())), None)
 
     def first(self) -> Moment:
         return self._first
 
-    def keep(self, key: Key) -> Moment:
-        return Moment(key, None)
+    def rebase(self, moment: Moment) -> Moment:
+        return Moment(moment.key, None)
 
     def go_to(self, moment: Moment, thread: int) -> None:
         state = self.threads[moment.key[thread]]

@@ -169,3 +169,12 @@ def test_stray_accesses_are_errors_not_outcomes() -> None:
         text = f"X86 t\n{{ 0:EBX=0x100000; }}\n P0 ;\n NOP ;\n {code} ;\n"
         with pytest.raises(LitmusError, match=r"t.litmus:5: P0: .* touches address 0x[0-9a-f]+, where no variable"):
             states(text)
+
+
+def test_long_runs_stay_cheap() -> None:
+    """Thousands of steps in a row cost thousands of steps, not their square."""
+    text = "X86 t\n{ int16_t x=5000; }\n P0 | P1 ;\n L: LOCK DECW [x] | NOP ;\n JNE L | ;\n"
+    assert states(text, "up") == [{"x": 0}]
+    verdict = judge(assemble([parse(text, "t")])[0])
+    assert [state.values for state in verdict.states] == [(0,)]
+    assert verdict.exploration.states > 5_000

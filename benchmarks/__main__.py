@@ -25,10 +25,10 @@ from benchmarks.racetape_runs import compare_end
 from benchmarks.rows import TASKS, Round, Task, speed, summary, table
 from benchmarks.worker import Worker
 
-ROUNDS: Final = 5
-ROUNDS_QUICK: Final = 3
-WORKLOAD_ROUNDS: Final = 2000
-WORKLOAD_ROUNDS_QUICK: Final = 600
+ROUNDS: Final = 11
+ROUNDS_QUICK: Final = 5
+WORKLOAD_ROUNDS: Final = 1000
+WORKLOAD_ROUNDS_QUICK: Final = 400
 
 
 def parse() -> argparse.Namespace:
@@ -69,6 +69,8 @@ def measure(folder: Path, task: Task, worker: Worker, length: int) -> dict[str, 
 
 def run_rounds(folder: Path, tasks: list[Task], count: int, workers: list[Worker]) -> list[list[Round]]:
     """The rounds as each worker saw them. Peers run once a round and count for every worker."""
+    if not peer.has_native(folder):
+        tasks = [task for task in tasks if task.runner != "native"]
     lengths = {task.guest: 0 for task in tasks if task.runner != "racetape"}
     for guest in lengths:
         lengths[guest] = peer_length(folder, guest)
@@ -99,8 +101,8 @@ def prepared(tasks: list[Task], workload_rounds: int, cores: list[str | None]) -
                 worker.close()
 
 
-def about() -> dict[str, str]:
-    """Where and when this was measured."""
+def about(load: float) -> dict[str, str]:
+    """Where and when this was measured. `load` is the load average before it began."""
     root = Path(__file__).parent.parent
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=False
@@ -114,6 +116,7 @@ def about() -> dict[str, str]:
         "machine": f"{len(models)} x {models[0] if models else platform.machine()}",
         "python": platform.python_version(),
         "unicorn": metadata.version("unicorn"),
+        "load": f"{load:.1f}",
         "core": os.environ.get("RACETAPE_CORE", "installed"),
     }
 
@@ -136,9 +139,10 @@ def main() -> None:
     cores = [os.environ.get("RACETAPE_CORE"), *([arguments.against] if arguments.against else [])]
     length = WORKLOAD_ROUNDS_QUICK if arguments.quick else WORKLOAD_ROUNDS
     count = arguments.rounds or (ROUNDS_QUICK if arguments.quick else ROUNDS)
+    load = os.getloadavg()[0]
     with prepared(tasks, length, cores) as (folder, workers):
         rounds = run_rounds(folder, tasks, count, workers)
-    result: dict[str, Any] = {"about": about(), **summary(rounds[0])}
+    result: dict[str, Any] = {"about": about(load), **summary(rounds[0])}
     if arguments.against:
         result["against"] = {"core": arguments.against, **summary(rounds[1]), "over_first": compared(rounds)}
     if arguments.json:

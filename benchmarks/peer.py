@@ -56,6 +56,14 @@ def run_unicorn(folder: Path, guest: Guest, mode: str, dump: Path | None = None)
     return PeerRun(float(seconds), int(instructions), int(accesses))
 
 
+def has_native(folder: Path) -> bool:
+    """Whether this system runs 32-bit programs."""
+    try:
+        return subprocess.run([str(folder / "native"), "1"], check=False).returncode == 0
+    except OSError:
+        return False
+
+
 def run_native(folder: Path, guest: Guest) -> float:
     """CPU seconds of the same C code as an ordinary process, for one run's length."""
     rounds = int(guest.command_line) * NATIVE_FACTOR

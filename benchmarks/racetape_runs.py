@@ -51,7 +51,7 @@ def _run(folder: Path, guest: Guest, plan: bytes, *, tap: bool) -> Figures:
     """From reset to the guest's end; every full buffer of events, and the log of choices with it, is dropped."""
     machine = boot(folder, guest)
     machine.tap = tap
-    events = index = done = 0
+    events = index = done = before = 0
     started = time.process_time()
     while True:
         reason, index, done = machine.execute(plan, index=index, done=done, step_max=RUN_STEPS_MAX)
@@ -59,6 +59,9 @@ def _run(folder: Path, guest: Guest, plan: bytes, *, tap: bool) -> Figures:
             events += machine.events()[0]
             machine.events_clear()
         elif reason == "plan":
+            if machine.step == before:
+                raise RuntimeError(f"{guest.name}: no CPU can go on at step {machine.step}")
+            before = machine.step
             index = done = 0
         else:
             break
@@ -94,7 +97,7 @@ def interleaved_tap(folder: Path, guest: Guest) -> Figures:
 def tape(folder: Path, guest: Guest) -> Figures:
     """Recorded as `racetape record` does it, from the tracepoint `ready` on.
 
-    Adds `wall_seconds`, and `event_bytes`: the length of the tape without the image.
+    Adds `wall_seconds` and `tape_bytes`.
     """
     image = (folder / f"{guest.name}.elf").read_bytes()
     machine = Machine(cpus=guest.cpus, ram_bytes=guest.ram_bytes)

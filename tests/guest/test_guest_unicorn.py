@@ -6,7 +6,8 @@ import random
 from collections import Counter
 
 import pytest
-from guest_state import ISOLATED, Layout
+from guest_state import ISOLATED, PAGINGS, Layout, image_name
+from machine_driver import run_default
 from unicorn_platform import UnicornGuest, tracepoints
 
 from machine import Machine, images
@@ -14,36 +15,31 @@ from machine.symbols import Symbols
 
 FIX = "fix-7454f4ba40b4"
 WALK = {"linux": (25, 7), "small": (3, 1)}
+NONE = (0, 0)
 
 
-def _guest(name: str) -> tuple[UnicornGuest, bytes, Layout]:
+def _guest(name: str, command_line: str = "") -> tuple[UnicornGuest, bytes, Layout]:
     image = images.image_bytes(name)
     scenario = next(row for row in images.scenarios() if row.flavour == name.split("-")[0])
-    return UnicornGuest(image, scenario.command_line, scenario.ram_bytes), image, Layout.of(image)
+    return UnicornGuest(image, command_line or scenario.command_line, scenario.ram_bytes), image, Layout.of(image)
 
 
-def _isolated(guest: UnicornGuest, layout: Layout) -> dict[str, tuple[int, ...]]:
-    counters = layout.counters(guest.read)
-    return {zone: tuple(counters[zone, item] for item in ISOLATED) for zone in ("DMA", "Normal", "HighMem")}
-
-
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("kind", ["up", "smp"])
 @pytest.mark.parametrize("flavour", ["linux", "small"])
 @pytest.mark.parametrize("variant", ["buggy", FIX, "seed-wmb"])
-def test_wrong_zone(flavour: str, kind: str, variant: str) -> None:
-    guest, _, layout = _guest(f"{flavour}-{kind}-{variant}")
+def test_wrong_zone(flavour: str, kind: str, paging: str, variant: str) -> None:
+    guest, _, layout = _guest(image_name(flavour, kind, paging, variant))
     assert guest.run()
     assert (guest.status, bytes(guest.console)) == (0, b"")
-    isolated = _isolated(guest, layout)
+    isolated = layout.isolated(guest.read)
     if variant == FIX:
-        assert isolated == {"DMA": (0, 0), "Normal": (0, 0), "HighMem": (0, 0)}
+        assert isolated == [NONE, NONE, NONE]
     else:
-        anon, file = (sum(isolated[zone][i] for zone in isolated) for i in (0, 1))
-        assert (anon, file) == (0, 0)
-        assert sum(isolated["DMA"]) == sum(WALK[flavour])
+        assert [sum(row[i] for row in isolated) for i in (0, 1)] == [0, 0]
+        assert sum(isolated[0]) == sum(WALK[flavour])
         if kind == "up":
-            assert isolated["DMA"] == WALK[flavour]
-            assert isolated["Normal"] == tuple(-count for count in WALK[flavour])
+            assert isolated == [WALK[flavour], tuple(-count for count in WALK[flavour]), NONE]
     if kind == "up":
         totals = Counter()
         for (_, item), value in layout.counters(guest.read).items():
@@ -53,10 +49,11 @@ def test_wrong_zone(flavour: str, kind: str, variant: str) -> None:
         }
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("variant", ["buggy", FIX])
-def test_first_divergence_is_acct_isolated(variant: str) -> None:
+def test_first_divergence_is_acct_isolated(paging: str, variant: str) -> None:
     """Ghosts kept by hooks on the tracepoints, compared where the guest says the counter is up to date."""
-    guest, image, layout = _guest(f"linux-up-{variant}")
+    guest, image, layout = _guest(image_name("linux", "up", paging, variant))
     symbols = Symbols(image)
     names = symbols.tracepoints()
     ghosts: Counter[tuple[str, str]] = Counter()
@@ -84,9 +81,9 @@ def test_first_divergence_is_acct_isolated(variant: str) -> None:
             def on_vmstat(zone: int, item: int, place: str = place) -> None:
                 if not ready or item not in (20, 21):
                     return
-                key = (("DMA", "Normal", "HighMem")[layout.zones.index(zone)], ISOLATED[item - 20])
-                counter = guest.word(zone + layout.vm_stat + 4 * item)
-                if counter != ghosts[key] & 0xFFFFFFFF:
+                key = (layout.zone_names[layout.zones.index(zone)], ISOLATED[item - 20])
+                counter = guest.word(zone + layout.vm_stat + layout.word_bytes * item)
+                if counter != ghosts[key] & (1 << layout.bits) - 1:
                     wrong.append((*key, counter, ghosts[key], place))
 
             guest.on_tracepoint(point, on_vmstat)
@@ -101,10 +98,11 @@ def test_first_divergence_is_acct_isolated(variant: str) -> None:
         assert "isolate_migratepages" in place
 
 
+@pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("variant", ["buggy", FIX])
-def test_timer_ticks_anywhere(variant: str) -> None:
+def test_timer_ticks_anywhere(paging: str, variant: str) -> None:
     for seed in range(12):
-        guest, _, layout = _guest(f"small-up-{variant}")
+        guest, _, layout = _guest(image_name("small", "up", paging, variant))
         chance = random.Random(seed)
         guest.stop_at_function_entries(lambda chance=chance: chance.choice([1, 2, 5, 15]))
         ticks = 0
@@ -112,23 +110,27 @@ def test_timer_ticks_anywhere(variant: str) -> None:
             ticks += guest.tick()
         assert (guest.status, bytes(guest.console)) == (0, b"")
         assert ticks > 30
-        isolated = _isolated(guest, layout)
-        assert isolated["DMA"] == tuple(-count for count in isolated["Normal"])
-        assert sum(isolated["DMA"]) == (0 if variant == FIX else sum(WALK["small"]))
+        isolated = layout.isolated(guest.read)
+        assert isolated[0] == tuple(-count for count in isolated[1])
+        assert sum(isolated[0]) == (0 if variant == FIX else sum(WALK["small"]))
 
 
-def test_our_core_and_unicorn_leave_the_same_memory() -> None:
+@pytest.mark.parametrize("paging", PAGINGS)
+@pytest.mark.parametrize("command_line", ["scenario=wrong-zone", "scenario=compact"])
+@pytest.mark.parametrize("image", [("small", "up", "buggy"), ("small", "up", FIX), ("small", "smp", "buggy")])
+def test_our_core_and_unicorn_leave_the_same_memory(
+    image: tuple[str, str, str], command_line: str, paging: str
+) -> None:
     """Same image, no interrupts before `ready` and the same ones after: RAM must agree in every byte at the end."""
-    for name in ("small-up-buggy", f"small-up-{FIX}"):
-        guest, image, _ = _guest(name)
-        assert guest.run()
-        scenario = images.scenario("wrong-zone-small")
-        machine = Machine(ram_bytes=scenario.ram_bytes)
-        images.boot(machine, image, scenario.command_line)
-        from machine_driver import run_default
-
-        assert run_default(machine) == "exit"
-        for frame in range(scenario.ram_bytes >> 12):
-            ours = machine.read(frame << 12, 4096)
-            theirs = bytes(guest.uc.mem_read(frame << 12, 4096))
-            assert ours == theirs, f"{name}: page {frame:#x}"
+    flavour, kind, variant = image
+    name = image_name(flavour, kind, paging, variant)
+    guest, data, _ = _guest(name, command_line)
+    assert guest.run()
+    machine = Machine(ram_bytes=images.scenario("wrong-zone-small").ram_bytes)
+    images.boot(machine, data, command_line)
+    assert run_default(machine) == "exit"
+    assert (machine.exit_status, guest.status) == (0, 0)
+    for frame in range(machine.ram_bytes >> 12):
+        ours = machine.read(frame << 12, 4096)
+        theirs = bytes(guest.uc.mem_read(frame << 12, 4096))
+        assert ours == theirs, f"{name}: page {frame:#x}"

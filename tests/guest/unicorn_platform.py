@@ -18,10 +18,9 @@ from dataclasses import dataclass
 import capstone
 import unicorn
 from elftools.elf.elffile import ELFFile
+from guest_state import PAGE_OFFSET, to_physical
 from unicorn import x86_const as x86
 
-PAGE_OFFSET = {32: 0xC0000000, 64: 0xFFFF880000000000}
-START_KERNEL_MAP = 0xFFFFFFFF80000000
 BOOT_PARAMS = 0x10000
 APIC_BASE = 0xFEE00000
 TIMER_VECTOR = 0xEF
@@ -41,13 +40,6 @@ UNTIL = {32: 0xC00FFFFF, 64: 0xFFFFFFFF800FFFFF}
 STEP_DOWN = 0x7000
 STEP_DOWN_CODE = bytes.fromhex("48cf b820000000 8ed8 8ec0 8ed0 31c0")  # iretq; ds, es, ss = 0x20; eax = 0
 STEP_DOWN_GDT = struct.pack("<5Q", 0, 0, 0x00AF9B000000FFFF, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
-
-
-def to_physical(address: int, bits: int) -> int:
-    """Where a linear address of the kernel's lies: as __pa() has it."""
-    if bits == 64 and address >= START_KERNEL_MAP:
-        return address - START_KERNEL_MAP
-    return address - PAGE_OFFSET[bits]
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,24 @@
 #endif
 
 /* Enough for the kernel above the low watermark, too little for compaction of this zone to look worthwhile. */
-#ifdef CONFIG_X86_64
-#define NORMAL_FREE_BLOCKS 2
+#if defined(CONFIG_SMALL) && defined(CONFIG_X86_64)
+#define NORMAL_FREE_BLOCKS 3
 #elif defined(CONFIG_SMALL)
 #define NORMAL_FREE_BLOCKS 4
+#elif defined(CONFIG_X86_64)
+#define NORMAL_FREE_BLOCKS 2
 #else
 #define NORMAL_FREE_BLOCKS (2UL << (10 - pageblock_order))
+#endif
+
+/*
+ * x86-64: with the huge pages' blocks not more than the low watermark, where there are so few pages that the kernel could use its
+ * own up: it then turns to DMA, not to these blocks.
+ */
+#ifdef CONFIG_SMALL
+#define USER_FREE_PAGES 4
+#else
+#define USER_FREE_PAGES (pageblock_nr_pages - 1)
 #endif
 
 static struct task_struct *thp_task, *reclaim_task;
@@ -97,7 +109,7 @@ static void arrange_user(struct zone *zone)
 #ifdef CONFIG_X86_64
 	/* Behind what arrange_normal() has laid out, on a 4 MB frame; the very top is the kernel's already. */
 	pfn += 16 * pageblock_nr_pages;
-	free_in_pieces(pfn - 2 * pageblock_nr_pages);
+	hog_release(pfn - pageblock_nr_pages - USER_FREE_PAGES, pfn - pageblock_nr_pages);
 #else
 	free_in_pieces(pfn + 2 * pageblock_nr_pages);
 #endif

@@ -20,7 +20,7 @@ from recorder.litmus import (
     parse_file,
     report,
 )
-from recorder.litmus.bundled import FOLDER, find_all, groups
+from recorder.litmus.bundled import find_all, groups, in_group
 from recorder.litmus.constraint import parse_condition
 from recorder.litmus.tokens import Tokens
 
@@ -32,7 +32,7 @@ __all__ = ["MODELS", "STATES_MAX", "list_bundled", "run_litmus"]
 def list_bundled() -> None:
     """Print the names of the bundled tests, group by group."""
     for group in groups():
-        names = [path.stem for path in sorted((FOLDER / group).glob("*.litmus"))]
+        names = [path.stem for path in in_group(group)]
         click.echo(f"{group} ({len(names)} tests): {' '.join(names)}")
 
 

@@ -17,6 +17,11 @@ def groups() -> list[str]:
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
+def in_group(group: str) -> list[Path]:
+    """The tests of a group, by name."""
+    return sorted((FOLDER / group).glob("*.litmus"), key=lambda path: path.stem)
+
+
 def find(what: str) -> list[Path]:
     """Files for the name of a file, a folder, a bundled test (`sb`) or a group of them (`classic`).
 
@@ -31,7 +36,7 @@ def find(what: str) -> list[Path]:
     if path.exists():
         return [path]
     if what in groups():
-        return sorted((FOLDER / what).glob("*.litmus"))
+        return in_group(what)
     files = sorted(FOLDER.glob(f"*/{what}.litmus")) if what.replace("-", "").isalnum() else []
     if not files:
         raise LitmusError(what, 0, "no such file, folder, bundled test or group (see `racetape litmus --list`)")

@@ -65,8 +65,8 @@ def witness(verdict: Verdict) -> str:
     """A schedule that decides the condition, a line for each step."""
     found = verdict.witness()
     if found is None:
-        wanted = "contradicts" if verdict.condition.quantifier == "forall" else "reaches"
-        return f"no schedule {wanted} {verdict.condition.text}"
+        what = verdict.condition.text.split(None, 1)[1]
+        return f"no schedule {'ends without' if verdict.condition.quantifier == 'forall' else 'reaches'} {what}"
     state, steps = found
     values = " ".join(f"{label}={value};" for label, value in zip(verdict.locations, state.values, strict=True))
     return "\n".join([f"A schedule to {values}", *step_lines(verdict, steps)])

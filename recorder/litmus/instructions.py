@@ -64,9 +64,12 @@ _REFUSED_GROUPS: Final = {
     x86_const.X86_GRP_CALL: "a call",
     x86_const.X86_GRP_RET: "a return",
 }
+_STACK: Final = re.compile(r"push|pop(?!cnt)|enter|leave")
+"""Instructions of the stack: capstone does not tell of every one that it moves RSP."""
 _REFUSED_TEXT: Final = """
     in out insb insw insd outsb outsw outsd rdtsc rdtscp hlt cli sti popf popfd popfq ud2 syscall sysenter sgdt sidt
-    sldt str smsw
+    sldt str smsw clts rdmsr monitor mwait rdfsbase rdgsbase wrfsbase wrgsbase lds les lfs lgs lss ljmp lar lsl verr
+    verw
 """
 _REFUSED: Final = frozenset(_REFUSED_TEXT.split())
 
@@ -100,7 +103,7 @@ def instruction(row: Any, text: str, line: int) -> Instruction:
         if part:
             writes[part.register] = max(writes.get(part.register, 0), part.size_bytes)
     named = {row.reg_name(register) for register in (*read_ids, *written_ids)}
-    uses_stack = bool(named & {"rsp", "esp", "sp", "spl"})
+    uses_stack = bool(named & {"rsp", "esp", "sp", "spl"}) or bool(_STACK.match(row.mnemonic))
     return Instruction(row.address, row.size, _kind(row), text, line, writes, uses_stack)
 
 

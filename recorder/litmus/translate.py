@@ -26,6 +26,8 @@ _SIZED: Final = frozenset(_SIZED_TEXT.split())
 _SHIFTS: Final = frozenset({"shl", "sal", "shr", "sar", "rol", "ror", "rcl", "rcr"})
 _ALIASES: Final = {"jgt": "jg", "jlt": "jl", "endbr64": "nop", "endbr32": "nop"}
 """herd's names for what the assembler calls otherwise; ENDBR is a NOP where there is no control-flow enforcement."""
+_STRINGS: Final = frozenset({"movsd", "stosd", "lodsd", "cmpsd", "scasd"})
+"""Intel's names of string instructions on doublewords."""
 _JUMPS: Final = re.compile(
     r"j(?:mp|n?[abegl]e?|n?[coszp]|p[eo]|gt|lt|r?cxz|ecxz)|loop(?:n?[ez])?|retq?|retl?|call[lq]?", re.IGNORECASE
 )
@@ -59,7 +61,7 @@ def att_order(texts: Collection[str], bits: int) -> bool:
         if any(part(name, 64) for name in re.findall(r"%(\w+)", text)):
             return True
         operands = split_operands(_split(text)[2])
-        if len(operands) == 2 and operands[0].startswith("$"):
+        if len(operands) == 2 and operands[0].startswith("$") and not operands[1].startswith("$"):
             return True
     return False
 
@@ -73,8 +75,7 @@ def variables_of(text: str, bits: int, labels: Collection[str]) -> list[tuple[st
     if _JUMPS.fullmatch(mnemonic):
         return []
     operands = [parse_operand(operand, bits) for operand in split_operands(rest)]
-    base, size = _base(mnemonic)
-    size = size or _size_of(base, operands)
+    size = _access_size(mnemonic, operands)
     found = []
     for operand in operands:
         if isinstance(operand, Memory) and operand.variable:
@@ -95,8 +96,10 @@ def translate(text: str, bits: int, att: bool, names: Names) -> str:
     if _JUMPS.fullmatch(mnemonic):
         return before + _jump(mnemonic, rest, names)
     mnemonic = _ALIASES.get(mnemonic, mnemonic)
+    if not rest.strip() and mnemonic in _STRINGS:
+        mnemonic = mnemonic[:-1] + "l"
     operands = [parse_operand(operand, bits) for operand in split_operands(rest)]
-    if not att:
+    if not att and mnemonic != "enter":  # which is the one instruction in the same order everywhere
         operands.reverse()
     base, size = _base(mnemonic)
     operands = _in_order(base, operands)
@@ -150,6 +153,18 @@ def _size_of(base: str, operands: list[Operand]) -> int:
         if isinstance(operand, Memory):
             return operand.size_bytes or (4 if base in _SIZED else 0)
     return 0
+
+
+def _access_size(mnemonic: str, operands: list[Operand]) -> int:
+    """Size in bytes of what an instruction accesses in memory; 0 if it accesses nothing or does not tell."""
+    if mnemonic.startswith("lea"):
+        return 0
+    if match := re.fullmatch(r"mov[sz]([bwl])[wlq]", mnemonic):
+        return _SIZE[match[1]]
+    if mnemonic in ("movzx", "movsx", "movsxd"):
+        return next((operand.size_bytes for operand in operands if isinstance(operand, Memory)), 0)
+    base, size = _base(mnemonic)
+    return size or _size_of(base, operands)
 
 
 def _extension(base: str, operands: list[Operand]) -> str:

@@ -47,6 +47,8 @@ def one(arch: str, init: str, code: str) -> dict[str, int]:
         ("int16_t x=-3", "MOVW AX,[x]", {"0:EAX": 0xFFFD, "x": -3}),
         ("int *p=&x; x=3", "MOV EAX,[p] ; MOV EBX,[EAX]", {"0:EBX": 3}),
         ("x=1", "BTS [x],$4 ; LOCK BTR [x],$0 ; MFENCE ; LFENCE ; SFENCE ; PAUSE", {"x": 16}),
+        ("x=7; 0:EAX=3; 0:EDI=x; 0:ECX=1", "REP STOSD ; ENTER $8,$0 ; MOV [EBP-4],$9 ; LEAVE", {"x": 3, "0:EBP": 0}),
+        ("x=2", "IMUL EAX,[x],$3 ; MOV EBX,$-1 ; SHLD [x],EBX,$4", {"0:EAX": 6, "x": 0x2F}),
         ("x=1; 0:EAX=65", "BTS [x],EAX", None),  # reaches 8 bytes behind x, in x's cache line
         ("", "MOV EAX,$x ; MOV [EAX],$3", {"x": 3}),
         ("int8_t t[4]={1,2,3,4}; 0:ESI=t; 0:EDI=u; int8_t u[4]; 0:ECX=4", "REP MOVSB", {"u[3]": 4, "0:ECX": 0}),
@@ -77,6 +79,8 @@ def test_x86(init: str, code: str, expected: dict[str, int] | None) -> None:
         ("", "pushq $5 ; popq %rax ; movb $1,%ah ; movb $2,%sil", {"0:rax": 0x105, "0:rsi": 2}),
         ("uint64_t x = 7", "lock negq (x) ; lock notq (x) ; lock btsq $40,(x)", {"x": (1 << 40) + 6}),
         ("", "mov $1,(x) ; inc (x)", {"x": 2}),
+        ("", "leaq x(%rip),%rcx ; movslq (x),%rax ; movzbq (y),%rbx ; movl $-1,(%rcx)", {"x": -1, "y": 0}),
+        ("", "movq $-1,(x) ; movb $1,(y)", {"x": -1, "y": 1}),
         ("x=2", "movl $64,%eax ; xchgl (x),%eax ; xchgl %eax,(y)", {"x": 64, "y": 2}),
         (
             "",
@@ -178,3 +182,32 @@ def test_long_runs_stay_cheap() -> None:
     verdict = judge(assemble([parse(text, "t")])[0])
     assert [state.values for state in verdict.states] == [(0,)]
     assert verdict.exploration.states > 5_000
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "lss (x),%eax",
+        "movl %eax,%cr0",
+        "popf",
+        "cli",
+        "int $3",
+        "rdmsr",
+        "ljmp $1,$2",
+        "in $1,%al",
+        "sidt (x)",
+        "call L",
+        "monitor",
+    ],
+)
+def test_what_means_nothing_in_a_litmus_test_is_refused(code: str) -> None:
+    """Whatever reads or changes state that is neither general registers nor the test's memory."""
+    with pytest.raises(LitmusError, match=r"t:4: "):
+        assemble([parse(f"X86 t\n{{ x=0; 0:EAX=0; }}\n P0 ;\n {code} ;\n L: mov $1,%eax ;\n", "t")])
+
+
+def test_widths_of_undeclared_variables() -> None:
+    """An int, unless some access is wider; taking an address or extending a byte is no access of that width."""
+    text = "X86_64 t\n{ }\n P0 ;\n leaq x(%rip),%rax ;\n movzbq (y),%rbx ;\n lock cmpxchg8b (z) ;\n incq (w) ;\n"
+    slots = assemble([parse(text, "t")])[0].layout.slots
+    assert {name: slot.size_bytes for name, slot in slots.items()} == {"x": 4, "y": 4, "z": 8, "w": 8}

@@ -206,3 +206,15 @@ def test_null_pointer_is_one_line(arch: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "null.litmus:4: P0: `movl (%e" in done.stderr
     assert "touches address 0x0, where no variable of the test lies" in done.stderr
+
+
+def test_the_example_of_the_documentation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "litmus.md").read_text()
+    (example,) = [block for block in page.split("```")[1::2] if block.startswith("\nX86_64 ")]
+    path = tmp_path / "example.litmus"
+    path.write_text(example)
+    assert main(["litmus", str(path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["locs"] == ["0:rax", "1:rax", "x", "y"]
+    assert answer["states"] == [[0, 0, 1, 1], [0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1]]
+    assert f'"schedules": {answer["schedules"]}' in page

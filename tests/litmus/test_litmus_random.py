@@ -9,6 +9,7 @@ from interleavings import interleavings
 from tso_enumerator import Final, Instruction, Program, outcomes
 
 from recorder.litmus import LitmusTest, assemble, explore, parse
+from recorder.litmus.engine import Moment
 from recorder.litmus.layout import BASE
 
 REGION = (BASE, BASE + 192)
@@ -125,6 +126,21 @@ def sample(seed: int, count: int, threads: int, length: int, bits: int) -> list[
         memory = {BASE + r.choice((0, 1, 2, 64, 63, 128)): r.randrange(256) for _ in range(r.randrange(3))}
         out.append((random_program(r, threads, length, bits), memory))
     return out
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_witnesses_of_random_programs(bits: int) -> None:
+    """Every final state is reached by its schedule, all of it run again on another machine."""
+    programs = sample(77, 40, 2, 4, bits)
+    for row in assemble([litmus(program, memory, bits) for program, memory in programs]):
+        for model in ("tso", "sc"):
+            exploration = explore(row, model)
+            engine = type(exploration.engine)(row)
+            first = engine.first()
+            for node, final in exploration.finals.items():
+                engine.go_to(Moment(first.key, first.base, exploration.witness(node)[1]), 0)
+                assert tuple(engine.state(thread) for thread in range(len(final.threads))) == final.threads
+                assert engine.stage.memory() == final.memory
 
 
 SHAPES = [(2, 3, 120), (2, 4, 60), (3, 2, 60), (3, 3, 20), (4, 2, 10), (1, 8, 60)]

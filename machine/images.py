@@ -53,7 +53,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 COMPILE = [
     *("-mgeneral-regs-only", "-fcf-protection=none", "-fno-pic", "-no-pie"),
     *("-std=gnu11", "-O2", "-ffreestanding", "-nostdlib", "-nostdinc", "-Iinclude", "-Iarch/x86/include"),
-    *("-fno-strict-aliasing", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fno-omit-frame-pointer"),
+    *("-fno-strict-aliasing", "-fno-stack-protector", "-fno-asynchronous-unwind-tables"),
+    *("-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"),
     *("-g", "-gdwarf-4", "-Wall", "-Wextra", "-Werror"),
 ]
 COMPILE_BITS = {

@@ -23,7 +23,7 @@ NAMES_64 = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp",
     "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags",
 )  # fmt: skip
-NAMES_SYSTEM = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4", "cpl")
+NAMES_SYSTEM = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4", "efer", "cpl")
 LIST_LINES = 10
 _RANGE = re.compile(r"(?:(?P<file>[^:,]+):)?\s*(?P<first>[0-9]{0,9})\s*,\s*(?P<last>[0-9]{0,9})")
 EVENT_STEPS_DEFAULT = 8
@@ -38,7 +38,7 @@ def _register_row(session: Session, name: str, values: dict[str, int]) -> str:
     elif name in ("eip", "rip", "esp", "rsp", "ebp", "rbp") or value >= 0x1000:
         known = session.symbols.symbolise(value)
         note = str(value) if known.startswith("0x") else f"<{known}>"
-    return f"{name:<8} {value:#x}".ljust(24) + note
+    return f"{name:<8} {value:#x}".ljust(24 if session.symbols.bits == 32 else 32) + note
 
 
 @REGISTRY.command(

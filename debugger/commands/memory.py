@@ -94,9 +94,11 @@ def _numbers(session: Session, address: int, count: int, letter: str, size_bytes
 
 def _instructions(session: Session, address: int, count: int) -> tuple[list[str], int]:
     lines = []
+    # As the CPU would decode it now: a 64-bit image begins in 32-bit code.
+    bits = min(session.symbols.bits, max(32, session.registers()["bits"]))
     for _ in range(count):
         (row,) = disassemble(
-            _readable(session, address, INSTRUCTION_BYTES_MAX), address, session.symbols.bits, count=1,
+            _readable(session, address, INSTRUCTION_BYTES_MAX), address, bits, count=1,
             name=session.symbols.symbolise, tracepoints=session.symbols.tracepoints(),
         )  # fmt: skip
         lines.append(f"{'=>' if address == session.pc else '  '} {_label(session, address)}:\t{row.text}")

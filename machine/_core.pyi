@@ -111,9 +111,10 @@ class Machine:
     ) -> tuple[
         int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview
     ]:
-        """(count, step, pc, addr, phys, value, kind, cpu, size, info): views of the column buffers, without copying.
+        """(count, step, pc, addr, phys, value, kind, cpu, size, info): views of the tap's rows, without copying.
 
-        step, pc, addr, phys, value have format "Q", the others "B"; each has `count` valid elements from the front.
+        step, pc, addr, phys, value have format "Q", the others "B"; each has `count` elements, a row (48 bytes) apart:
+        `numpy.asarray` takes them as they are.
         """
     def events_clear(self) -> None: ...
 

@@ -144,7 +144,7 @@ class Events:
         """A copy of what `Machine.events` gave, so that the core may go on filling its buffers."""
         count, *views = tap
         return Events(
-            *(np.frombuffer(v, dtype, count).copy() if count else np.empty(0, dtype)
+            *(np.array(v, dtype) if count else np.empty(0, dtype)
               for v, (_, dtype) in zip(views, COLUMNS, strict=True))
         )  # fmt: skip
 

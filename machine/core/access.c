@@ -8,7 +8,7 @@
 
 void fast_flush(struct cpu *c)
 {
-	for (int row = 0; row < 2; row++)
+	for (int row = 0; row < 3; row++)
 		for (int i = 0; i < FAST_SLOTS; i++)
 			c->fast_rows[row][i].read_tag = c->fast_rows[row][i].write_tag = ~UINT64_C(0);
 	fetch_flush(c);
@@ -168,12 +168,45 @@ enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint6
 /* What was cached of the page being executed may have gone with this access: the next instruction must be fetched anew. */
 static void check_chain(struct cpu *c, const struct op *op, uint64_t run_end)
 {
-	if (c->fetch_tag[c->page_linear >> PAGE_SHIFT & (FETCH_SLOTS - 1)] != c->page_linear || c->machine->run_end != run_end)
+	bool page_lost = c->fetch_tag[c->page_linear >> PAGE_SHIFT & (FETCH_SLOTS - 1)] != c->page_linear;
+	if (page_lost || c->machine->run_end != run_end || c->stores_in_code)
 		chain_break(c, op);
 }
 
-enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write, uint32_t info)
+/* While stores are buffered no access is direct, but most need no more than a look at the buffer: if the page's
+ * translation is at hand and the access stays within a line. NULL if it is not so simple. */
+static const struct fast_entry *find_buffered(const struct cpu *c, uint64_t addr, uint32_t size, bool write)
 {
+	if (!c->buffered || c->careful || c->access_info)
+		return NULL;
+	const struct fast_entry *f = &c->fast_rows[cpu_privilege(c) == 3][addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
+	uint64_t tag = write ? f->write_tag : f->read_tag;
+	bool inside = (addr & (CACHE_LINE_SIZE - 1)) + size <= CACHE_LINE_SIZE;
+	return inside && tag == (addr & ~(uint64_t)(PAGE_SIZE - 1)) ? f : NULL;
+}
+
+/* Whether an instruction of a chain, which this store or read-modify-write begins, has to wait for room. */
+static bool must_wait(const struct cpu *c)
+{
+	return c->buffered && c->machine->chain_end && store_buffer_full(c);
+}
+
+KEEPS_REGISTERS enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
+					   uint32_t info)
+{
+	if (for_write && must_wait(c))
+		return STATUS_BLOCKED;
+	const struct fast_entry *f = find_buffered(c, addr, size, for_write);
+	if (f) {
+		uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1), forwarded = 0;
+		uint64_t phys = f->frame + offset;
+		if (c->store_filter & store_filter_bits(phys, size))
+			c->loaded = store_buffer_read(c, phys, size, &forwarded);
+		else
+			c->loaded = bytes_load(f->host + offset, size);
+		op_event(c, op, EVENT_load, addr, phys, c->loaded, size, forwarded);
+		return STATUS_OK;
+	}
 	uint64_t run_end = c->machine->run_end;
 	chain_sync(c, op);
 	if (unlikely(c->careful) && debug_misaligned(c, addr, size))
@@ -185,8 +218,19 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 	return status;
 }
 
-enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info)
+KEEPS_REGISTERS enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value,
+					    uint32_t info)
 {
+	if (must_wait(c))
+		return STATUS_BLOCKED;
+	const struct fast_entry *f = find_buffered(c, addr, size, true);
+	if (f) {
+		uint64_t phys = f->frame + (addr & (PAGE_SIZE - 1));
+		op_event(c, op, EVENT_store, addr, phys, value & size_mask(size), size, 0);
+		c->pc = c->page_linear + op->offset;
+		store_buffer_push(c, addr, phys, size, value);
+		return STATUS_OK;
+	}
 	uint64_t run_end = c->machine->run_end;
 	chain_sync(c, op);
 	if (unlikely(c->careful) && debug_misaligned(c, addr, size))

@@ -18,9 +18,10 @@ enum { ACCESS_STACK = 1 << 8 }; /* beside the EVENT_ bits */
  * is left in c->loaded: a pointer to a local would keep handlers from calling each other in a chain. */
 enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info);
 enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
-/* The same on behalf of the instruction `op` in a chain. */
-enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write, uint32_t info);
-enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
+/* The same on behalf of the instruction `op` in a chain: STATUS_BLOCKED if it has to wait for the store buffer. */
+KEEPS_REGISTERS enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
+					   uint32_t info);
+KEEPS_REGISTERS enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
 /* access_load_slow for a supervisor structure (descriptor tables, TSS). */
 enum status access_load_implicit(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret);
 /* Checks that `size` bytes can be written, without writing: for instructions that store several times. */

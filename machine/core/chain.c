@@ -1,12 +1,16 @@
 #include "chain.h"
 
 #include "decode.h"
+#include "store_buffer.h"
 
 enum status chain_stop(struct cpu *c, const struct op *op, enum status status)
 {
 	assert(status != STATUS_OK && status != STATUS_END);
 	chain_sync(c, op);
-	if (status == STATUS_FAULT)
+	/* An instruction that has to wait does so before it faults: executed by itself it would not even have begun. */
+	if (status == STATUS_FAULT && c->machine->chain_end && op->flags & OP_STORES && store_buffer_full(c))
+		status = STATUS_BLOCKED;
+	if (status == STATUS_FAULT || status == STATUS_BLOCKED)
 		c->s.rip = op_rip(c, op);
 	return status;
 }
@@ -18,7 +22,7 @@ enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool 
 	uint64_t linear = (c->view[CS].base + rip) & c->linear_mask;
 	uint32_t offset = (uint32_t)(linear & (PAGE_SIZE - 1));
 	const struct op *next = fetch_cached(c, linear);
-	if (likely(next && chain_has_room(m, next))) {
+	if (likely(next && chain_has_room(c, next))) {
 		if (direct && linear - offset == c->page_linear)
 			((struct op *)op)->link = next;
 		c->s.gpr[GPR_PAGE] = rip - offset;

@@ -9,7 +9,9 @@
  * A chain is entered only if all its steps may be taken, so nothing is checked between two instructions:
  *   the budget      `left` steps fit into the run; checked where a chain starts and at every branch;
  *   the event tap   has room for whatever a block can make; checked in the same places;
- *   store buffer    empty and not held, so nothing ever waits for it (else instructions are executed one by one);
+ *   store buffer    instructions that may have to wait for it stand at the start of a block (OP_WAITS), where a chain
+ *                   stops while anything is buffered. Those whose first act is their only store may stand anywhere:
+ *                   a full buffer makes that store STATUS_BLOCKED, with nothing done;
  *   interrupts      are steps of the plan, never taken in a run;
  *   written code    turns the decoded instruction into `exec_stale`, which goes back to the run loop;
  *   end of the run  brought forward by an instruction (a CPU that interrupts itself), or
@@ -24,13 +26,6 @@ enum {
 	BLOCK_INSTRUCTION_MAX = 16,
 	CHAIN_EVENT_MAX = 2048, /* more than a block can make: see EVENTS_PER_STEP_MAX for those that make many */
 };
-
-/* Handlers call each other in optimised builds. Elsewhere calls would pile up on the stack, so the run loop makes them. */
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(RACETAPE_UNCHAINED)
-#define RACETAPE_CHAINED 1
-#else
-#define RACETAPE_CHAINED 0
-#endif
 
 ALWAYS_INLINE enum status chain_enter(struct cpu *c, const struct op *op)
 {
@@ -79,9 +74,11 @@ void chain_mend(struct machine *m);
 enum status exec_end(struct cpu *c, const struct op *op);
 enum status exec_stale(struct cpu *c, const struct op *op);
 
-ALWAYS_INLINE bool chain_has_room(const struct machine *m, const struct op *next)
+ALWAYS_INLINE bool chain_has_room(const struct cpu *c, const struct op *next)
 {
-	return (int64_t)(m->chain_end - m->step) >= next->left && m->tap.count <= m->tap.chain_max;
+	const struct machine *m = c->machine;
+	return (int64_t)(m->chain_end - m->step) >= next->left && m->tap.count <= m->tap.chain_max &&
+	       !(next->flags & c->stop_flags);
 }
 
 /* After `steps` steps of the block, at the branch or end of block `op`: on to `rip`. */
@@ -90,7 +87,7 @@ ALWAYS_INLINE enum status chain_jump(struct cpu *c, const struct op *op, uint32_
 	struct machine *m = c->machine;
 	const struct op *next = op->link;
 	m->step = c->step_base + steps;
-	if (likely(next && chain_has_room(m, next))) {
+	if (likely(next && chain_has_room(c, next))) {
 		c->step_base = m->step - next->number;
 		return chain_enter(c, next);
 	}

@@ -378,6 +378,10 @@ enum decode_result decode_bytes(const struct decode_table *table, const uint8_t 
 		op->flags |= OP_DRAIN;
 	if (insn->traits & TRAIT_stores || (memory && insn->access & ACCESS_W))
 		op->flags |= OP_STORES;
+	/* Stores that come first and alone can be refused as they are tried; all else must be known before. */
+	bool store_comes_first = !(op->flags & OP_SYNCED) && !(insn->traits & TRAIT_stores && memory);
+	if (op->flags & OP_DRAIN || (op->flags & OP_STORES && !store_comes_first))
+		op->flags |= OP_WAITS;
 	return DECODE_OK;
 }
 
@@ -494,7 +498,7 @@ static bool decode_block(struct machine *m, struct code_page *page, uint32_t off
 	while (count < BLOCK_INSTRUCTION_MAX && at < PAGE_SIZE && !page->slot[at]) {
 		struct op *op = &block[count];
 		enum decode_result result = decode_bytes(&cache->table, bytes + at, PAGE_SIZE - at, page->bits, op);
-		if (result == DECODE_SHORT)
+		if (result == DECODE_SHORT || (count && op->flags & OP_WAITS))
 			break;
 		place(op, at, count);
 		page->slot[at] = cache->op_count + count;

@@ -11,7 +11,7 @@
 
 static bool must_drain(const struct cpu *c, const struct op *op)
 {
-	return op->flags & OP_DRAIN || (op->flags & OP_STORES && c->s.store_count >= c->machine->store_capacity);
+	return op->flags & OP_DRAIN || (op->flags & OP_STORES && store_buffer_full(c));
 }
 
 static uint64_t linear_rip(const struct cpu *c)
@@ -89,7 +89,7 @@ static enum status run_chain(struct cpu *c)
 	c->step_base = m->step - op->number;
 	c->retired_base = c->s.retired - m->step;
 	m->chain_end = m->run_end < INT64_MAX ? m->run_end : INT64_MAX;
-	if (likely(!c->buffered && !c->careful) && chain_has_room(m, op))
+	if (likely(!c->careful && !c->stores_in_code) && chain_has_room(c, op))
 		return execute(c, op);
 	m->chain_end = 0;
 	return op->flags & OP_SYNCED ? execute(c, op) : execute_single(c, op, op->handler);
@@ -133,6 +133,8 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 			c->trap_armed = flags & FLAG_TF;
 			status = run_chain(c);
 			chain_mend(m);
+			if (status == STATUS_BLOCKED)
+				return RUN_BLOCKED;
 			if (status == STATUS_FAULT)
 				exception_deliver(c);
 			if (status != STATUS_END)

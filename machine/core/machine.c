@@ -8,6 +8,7 @@
 #include "device.h"
 #include "flags.h"
 #include "memory.h"
+#include "op.h"
 #include "segment.h"
 #include "store_buffer.h"
 
@@ -78,12 +79,14 @@ void cpu_refresh(struct cpu *c)
 	c->watch_hits = 0;
 	c->hold = false;
 	c->stores_in_code = c->s.store_count != 0;
+	store_buffer_update_filter(c);
 	cpu_update_mode(c);
 }
 
 void cpu_update_fast(struct cpu *c)
 {
 	c->buffered = c->s.store_count || c->hold;
+	c->stop_flags = c->buffered ? OP_WAITS : 0;
 	c->fast = c->fast_rows[c->buffered || c->careful ? 2 : cpu_privilege(c) == 3];
 }
 

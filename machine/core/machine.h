@@ -17,6 +17,18 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* Handlers of instructions call each other as their last act in optimised builds: see chain.h. What they call before that
+ * in rare cases keeps all registers, or every handler would have to save its own on entry. */
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(RACETAPE_UNCHAINED)
+#define RACETAPE_CHAINED 1
+#define KEEPS_REGISTERS __attribute__((noinline, cold, no_caller_saved_registers))
+/* Those functions do not save vector registers, so their callers must not have any in use. */
+#pragma GCC target("general-regs-only")
+#else
+#define RACETAPE_CHAINED 0
+#define KEEPS_REGISTERS
+#endif
+
 enum {
 	CPU_MAX = 8,
 	PAGE_SHIFT = 12,
@@ -119,6 +131,7 @@ enum status {
 	STATUS_OK = 0,	/* one instruction retired */
 	STATUS_END,	/* a chain of instructions retired; step, rip and retired say how far it came */
 	STATUS_NEXT,	/* unoptimised builds: go on with cpu->op */
+	STATUS_BLOCKED,	/* the instruction has to wait for the store buffer; nothing happened */
 	STATUS_FAULT,	/* an exception is described in cpu->fault; nothing else changed */
 	STATUS_REPEAT,	/* one REP iteration done, more to come: a step, but not a retired instruction */
 	STATUS_PAUSE,	/* retired; the CPU spins, a tentative plan lets another one run */
@@ -260,8 +273,8 @@ struct op {
 	uint8_t size;	/* of the operands, bytes */
 	uint8_t length; /* of the instruction, bytes */
 	uint8_t address_size; /* bytes */
-	uint8_t flags;
 	uint8_t opcode;
+	uint16_t flags;
 };
 
 struct cpu {
@@ -277,6 +290,7 @@ struct cpu {
 	bool trap_armed;   /* a single-step trap is due after this instruction */
 	bool trap_delayed; /* but not yet: the instruction loaded SS */
 	bool stores_in_code; /* a buffered store may cover instructions */
+	uint16_t stop_flags; /* instructions with any of these OP_ flags end a chain: they may have to wait for the buffer */
 	uint8_t access_info; /* EVENT_LOCKED while a locked instruction runs */
 	uint64_t linear_mask; /* of linear addresses and rip in this mode */
 	uint64_t stack_mask;
@@ -293,6 +307,7 @@ struct cpu {
 
 	uint64_t pc; /* of the instruction being executed: what events name */
 	uint64_t loaded; /* result of the last access_load_slow */
+	uint64_t store_filter; /* bit n: a buffered store touches an aligned 8-byte word with number n modulo 64 */
 	uint64_t watch_hits; /* DR6 bits of breakpoints hit by the current instruction */
 	struct fault fault;
 	uint64_t fetch_tag[FETCH_SLOTS]; /* linear page, or ~0 */
@@ -333,14 +348,20 @@ struct memory {
 	struct page_tree *saved; /* content at the last snapshot taken or restored */
 };
 
+/* What happened: event.def. Rows, because one cache line or two are cheaper to fill than nine; seen as columns. */
+struct event {
+	uint64_t step, pc, addr, phys, value;
+	uint8_t kind, cpu, size, info;
+	uint32_t zero;
+};
+
 struct tap {
 	bool on;
 	uint32_t count;
 	uint32_t capacity;  /* execution stops here */
-	int64_t chain_max;  /* chains of instructions go on while no more events than this are there */
 	uint32_t allocated; /* capacity + EVENTS_PER_STEP_MAX */
-	uint64_t *step, *pc, *addr, *phys, *value;
-	uint8_t *kind, *cpu, *size, *info;
+	int64_t chain_max;  /* chains of instructions go on while no more events than this are there */
+	struct event *rows;
 };
 
 struct plan_record {
@@ -397,6 +418,7 @@ static_assert(sizeof(struct cpu_state) ==
 	GPR_COUNT * 8 + 8 + 8 + 4 * 8 + 8 + 16 + 8 * 16 + 16 + 8 + 32 + 4 * 8 + 6 * 8 + 3 * 8 + 3 * 8 + 8 * 8 + 8 + 16 + 88 +
 	STORE_BUFFER_SLOTS * 40 + (TLB_SMALL_SLOTS + TLB_LARGE_SLOTS) * 32, "no padding: copied and hashed as bytes");
 static_assert(sizeof(struct op) == 64, "one cache line");
+static_assert(sizeof(struct event) == 48, "no padding");
 static_assert(sizeof(struct plan_record) == 16, "the layout Python and the tape use");
 
 /* Creates a machine in its reset state; NULL if memory is short. Arguments are checked by the caller. */

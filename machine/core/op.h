@@ -13,6 +13,7 @@ enum op_flags {
 	OP_REPNE = 32,	/* F2 */
 	OP_INVALID = 64, /* raises #UD, or #GP if too long */
 	OP_SYNCED = 128, /* ends its block: see chain.h */
+	OP_WAITS = 256,	 /* begins its block, so that a chain can stop before it: it may have to wait for the store buffer */
 };
 
 /* Rows that are none: the end of a block, and an instruction that the table does not have. */

@@ -57,7 +57,7 @@ ALWAYS_INLINE void reg_set(struct cpu *c, uint32_t reg, uint32_t size, uint64_t 
 enum status stack_probe(struct cpu *c, uint32_t size, uint32_t count);
 
 /* Rights and limit of a segment that is not flat. */
-enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write);
+KEEPS_REGISTERS enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write);
 
 ALWAYS_INLINE uint64_t op_offset(const struct cpu *c, const struct op *op)
 {

@@ -1,17 +1,26 @@
 #include "py_types.h"
 
+/* A field of every row of the tap: elements lie a row apart. */
 static int column_getbuffer(PyObject *self, Py_buffer *view, int flags)
 {
 	struct column_object *column = (struct column_object *)self;
-	if (PyBuffer_FillInfo(view, self, column->data, column->shape * column->item_size, 1, flags & PyBUF_WRITABLE) < 0)
+	view->obj = NULL;
+	if (flags & PyBUF_WRITABLE || (flags & PyBUF_STRIDES) != PyBUF_STRIDES) {
+		PyErr_SetString(PyExc_BufferError, "event columns are read-only and not contiguous");
 		return -1;
-	if (flags & PyBUF_FORMAT)
-		view->format = column->item_size == 8 ? "Q" : "B";
-	view->itemsize = column->item_size;
-	if (flags & PyBUF_ND)
-		view->shape = &column->shape;
-	if ((flags & PyBUF_STRIDES) == PyBUF_STRIDES)
-		view->strides = &column->item_size;
+	}
+	Py_INCREF(self);
+	*view = (Py_buffer){
+		.buf = column->data,
+		.obj = self,
+		.len = column->shape * column->item_size,
+		.itemsize = column->item_size,
+		.readonly = 1,
+		.ndim = 1,
+		.format = flags & PyBUF_FORMAT ? (column->item_size == 8 ? "Q" : "B") : NULL,
+		.shape = &column->shape,
+		.strides = &column->stride,
+	};
 	column->owner->exports++;
 	return 0;
 }
@@ -40,6 +49,7 @@ PyObject *column_create(PyObject *owner, void *data, size_t count, size_t item_s
 	column->data = data;
 	column->shape = (Py_ssize_t)count;
 	column->item_size = (Py_ssize_t)item_size;
+	column->stride = sizeof(struct event);
 	PyObject *view = PyMemoryView_FromObject((PyObject *)column);
 	Py_DECREF(column);
 	return view;

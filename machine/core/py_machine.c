@@ -206,8 +206,9 @@ static PyObject *machine_events(PyObject *self, PyObject *unused)
 {
 	(void)unused;
 	struct tap *tap = &machine_of(self)->tap;
-	uint64_t *wide[] = {tap->step, tap->pc, tap->addr, tap->phys, tap->value};
-	uint8_t *narrow[] = {tap->kind, tap->cpu, tap->size, tap->info};
+	struct event *rows = tap->rows;
+	uint64_t *wide[] = {&rows->step, &rows->pc, &rows->addr, &rows->phys, &rows->value};
+	uint8_t *narrow[] = {&rows->kind, &rows->cpu, &rows->size, &rows->info};
 	PyObject *result = PyTuple_New(10);
 	if (!result)
 		return NULL;

@@ -36,6 +36,7 @@ struct column_object {
 	void *data;
 	Py_ssize_t shape;
 	Py_ssize_t item_size;
+	Py_ssize_t stride; /* bytes from element to element */
 };
 
 extern PyType_Spec column_spec, snapshot_spec, machine_spec;

@@ -6,6 +6,7 @@ void store_buffer_push(struct cpu *c, uint64_t addr, uint64_t phys, uint32_t siz
 	assert(size >= 1 && size <= 8);
 	c->s.store[c->s.store_count++] = (struct store_entry){
 		.addr = addr, .phys = phys, .size = size, .value = value & size_mask(size), .pc = c->pc};
+	c->store_filter |= store_filter_bits(phys, size);
 	c->stores_in_code |= (c->machine->memory.flags[phys >> PAGE_SHIFT] & PAGE_CODE) != 0;
 	cpu_update_fast(c);
 }
@@ -18,6 +19,7 @@ void store_buffer_drain_one(struct cpu *c)
 	memmove(&c->s.store[0], &c->s.store[1], c->s.store_count * sizeof(entry));
 	c->s.store[c->s.store_count] = (struct store_entry){0};
 	c->stores_in_code &= c->s.store_count != 0;
+	store_buffer_update_filter(c);
 	cpu_update_fast(c);
 
 	struct machine *m = c->machine;
@@ -25,6 +27,13 @@ void store_buffer_drain_one(struct cpu *c)
 	if (m->tap.on)
 		tap_append(m, c->number, m->step, entry.pc, EVENT_drain, entry.addr, entry.phys, entry.value,
 			   (uint32_t)entry.size, 0);
+}
+
+void store_buffer_update_filter(struct cpu *c)
+{
+	c->store_filter = 0;
+	for (uint32_t i = 0; i < c->s.store_count; i++)
+		c->store_filter |= store_filter_bits(c->s.store[i].phys, (uint32_t)c->s.store[i].size);
 }
 
 void store_buffer_drain_all(struct cpu *c)

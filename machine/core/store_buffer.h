@@ -10,6 +10,19 @@
 #include "memory.h"
 #include "tap.h"
 
+ALWAYS_INLINE bool store_buffer_full(const struct cpu *c)
+{
+	return c->s.store_count >= c->machine->store_capacity;
+}
+
+/* The words that an access within one cache line touches, as bits of cpu->store_filter. */
+ALWAYS_INLINE uint64_t store_filter_bits(uint64_t phys, uint32_t size)
+{
+	return UINT64_C(1) << (phys >> 3 & 63) | UINT64_C(1) << ((phys + size - 1) >> 3 & 63);
+}
+
+/* Derives cpu->store_filter. */
+void store_buffer_update_filter(struct cpu *c);
 void store_buffer_push(struct cpu *c, uint64_t addr, uint64_t phys, uint32_t size, uint64_t value);
 /* Writes the oldest store to memory and records the drain; the buffer must not be empty. Takes no step by itself. */
 void store_buffer_drain_one(struct cpu *c);

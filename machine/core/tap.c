@@ -6,34 +6,21 @@
 
 void tap_deinit(struct tap *tap)
 {
-	free(tap->step);
-	free(tap->kind);
+	free(tap->rows);
 	*tap = (struct tap){0};
 }
 
 bool tap_set_capacity(struct tap *tap, uint32_t event_count)
 {
 	size_t allocated = (size_t)event_count + EVENTS_PER_STEP_MAX;
-	uint64_t *wide = malloc(5 * allocated * sizeof(uint64_t));
-	uint8_t *narrow = malloc(4 * allocated);
-	if (!wide || !narrow) {
-		free(wide);
-		free(narrow);
+	struct event *rows = malloc(allocated * sizeof(*rows));
+	if (!rows)
 		return false;
-	}
 	bool on = tap->on;
 	tap_deinit(tap);
 	tap->capacity = event_count;
 	tap->allocated = (uint32_t)allocated;
-	tap->step = wide;
-	tap->pc = wide + allocated;
-	tap->addr = wide + 2 * allocated;
-	tap->phys = wide + 3 * allocated;
-	tap->value = wide + 4 * allocated;
-	tap->kind = narrow;
-	tap->cpu = narrow + allocated;
-	tap->size = narrow + 2 * allocated;
-	tap->info = narrow + 3 * allocated;
+	tap->rows = rows;
 	tap_switch(tap, on);
 	return true;
 }

@@ -1,4 +1,4 @@
-/* The event tap: what happened, in columns. Schema: event.def. */
+/* The event tap: what happened. Schema: event.def. */
 #ifndef RACETAPE_TAP_H
 #define RACETAPE_TAP_H
 
@@ -31,15 +31,17 @@ ALWAYS_INLINE void tap_append(struct machine *m, uint32_t cpu, uint64_t step, ui
 	uint32_t i = tap->count;
 	/* Execution stops at capacity, and no step makes more than EVENTS_PER_STEP_MAX events. */
 	assert(i < tap->allocated);
-	tap->step[i] = step;
-	tap->pc[i] = pc;
-	tap->addr[i] = addr;
-	tap->phys[i] = phys;
-	tap->value[i] = value;
-	tap->kind[i] = (uint8_t)kind;
-	tap->cpu[i] = (uint8_t)cpu;
-	tap->size[i] = (uint8_t)size;
-	tap->info[i] = (uint8_t)info;
+	/* One by one: all values at once would need more registers than handlers have to spare. */
+	struct event *row = &tap->rows[i];
+	row->step = step;
+	row->pc = pc;
+	row->addr = addr;
+	row->phys = phys;
+	row->value = value;
+	row->kind = (uint8_t)kind;
+	row->cpu = (uint8_t)cpu;
+	row->size = (uint8_t)size;
+	row->info = (uint8_t)info;
 	tap->count = i + 1;
 }
 

@@ -29,7 +29,7 @@ from recorder.litmus.translate import Names, att_order, translate
 CODE_BYTES_MAX: Final = 64 * PAGE_BYTES
 """Most machine code of a test, padding between threads included."""
 
-_MESSAGE: Final = re.compile(r"[^:]*:(\d+): (?:Error|Fatal error): (.*)")
+_MESSAGE: Final = re.compile(r"[^:]*:(\d+): (?:Error|Fatal error|Warning): (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _run_assembler(text: _Text, bits: int) -> bytes:
         out = Path(folder, "tests.o")
         try:
             done = subprocess.run(
-                ["as", f"--{bits}", "-o", str(out), "-"],
+                ["as", f"--{bits}", "--fatal-warnings", "-o", str(out), "-"],
                 input="\n".join(text.lines) + "\n",
                 capture_output=True,
                 text=True,

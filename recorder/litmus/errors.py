@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from machine.errors import UsageError
+
+MESSAGE_CHARACTERS_MAX: Final = 300
+"""Longest message: it may quote the file."""
 
 
 class LitmusError(UsageError):
@@ -14,6 +19,9 @@ class LitmusError(UsageError):
     """
 
     def __init__(self, path: str, line: int, message: str) -> None:
+        if len(message) > MESSAGE_CHARACTERS_MAX:
+            half = MESSAGE_CHARACTERS_MAX // 2
+            message = f"{message[:half]} ... {message[-half:]}"
         super().__init__(f"{path}:{line}: {message}" if line else f"{path}: {message}")
         self.path = path
         self.line = line

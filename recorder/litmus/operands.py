@@ -17,7 +17,7 @@ from recorder.litmus.tokens import integer
 
 _PTR: Final = re.compile(r"(byte|word|dword|qword|oword|xmmword)\s+ptr\b\s*", re.IGNORECASE)
 _PTR_BYTES: Final = {"byte": 1, "word": 2, "dword": 4, "qword": 8, "oword": 16, "xmmword": 16}
-_NUMBER: Final = r"-?(?:0[xX][0-9a-fA-F]+|\d+)"
+_NUMBER: Final = r"-?(?:0[xX][0-9a-fA-F]{1,40}|\d{1,40})"
 _NAME: Final = r"[A-Za-z_][\w.]*"
 _SEGMENT: Final = re.compile(r"%?([c-gs]s)\s*:", re.IGNORECASE)
 
@@ -170,8 +170,8 @@ def _sum(text: str, whole: str) -> tuple[str, int]:
         plain = term.removeprefix("+")
         if re.fullmatch(_NUMBER, plain):
             offset += integer(plain)
-        elif not variable and not term.startswith("-"):
+        elif not variable and re.fullmatch(_NAME, plain):
             variable = plain
         else:
-            raise OperandError(f"{whole}: only one variable, and not subtracted")
+            raise OperandError(f"{whole}: a sum of numbers and at most one variable, no number longer than 40 digits")
     return variable, offset

@@ -21,13 +21,16 @@ from recorder.litmus.tokens import Tokens
 FILE_BYTES_MAX: Final = 1 << 20
 """Longest file that is read: a litmus test is a page."""
 
+ROW_CHARACTERS_MAX: Final = 10_000
+"""Longest row of instructions."""
+
 THREADS_MAX: Final = 8
 """Most threads: a machine has no more CPUs."""
 
 _HEADER: Final = re.compile(r"\s*(\w+)[ \t]+(\S+)[ \t]*(?:\([^)\n]*\)[ \t]*)?(?:\n?[ \t]*\"([^\"]*)\"[ \t]*)?;?")
-_INFO: Final = re.compile(r"^[ \t]*([A-Za-z][\w/.-]*)[ \t]*=[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_INFO: Final = re.compile(r"^[ \t]*([A-Za-z][\w/.-]*)[ \t]*=(.*)$", re.MULTILINE)
 _CONSTRAINT: Final = re.compile(r"~\s*exists\b|\bnot\s+exists\b|\b(?:final|forall|exists|observed|locations|filter)\b")
-_LABEL: Final = re.compile(r"\s*([A-Za-z_][\w.]*)\s*:(.*)", re.DOTALL)
+_LABEL: Final = re.compile(r"\s*([A-Za-z_][\w.]*)\s*:")
 _LOCK_ALONE: Final = re.compile(r"(?:[\w.]+\s*:\s*)*lock", re.IGNORECASE)
 
 
@@ -57,7 +60,7 @@ def parse(text: str, path: str) -> LitmusTest:
     if opening < 0:
         raise LitmusError(path, header_line, "no initial state: `{` is missing")
     closing = _matching_brace(text, opening, path)
-    info = {match[1]: match[2] for match in _INFO.finditer(text, header.end(), opening)}
+    info = {match[1]: match[2].strip() for match in _INFO.finditer(text, header.end(), opening)}
     variables, registers = parse_initial(Tokens(path, text[opening + 1 : closing], _line(text, opening)), bits)
     constraint = _CONSTRAINT.search(text, closing)
     program_end = constraint.start() if constraint else len(text)
@@ -118,7 +121,7 @@ def _matching_brace(text: str, opening: int, path: str) -> int:
 
 def _parse_program(text: str, line: int, path: str) -> tuple[list[int], list[list[Cell]]]:
     """Numbers of the threads and their columns of instructions; `line` is that of the first character."""
-    rows = _rows(text, line)
+    rows = _rows(text, line, path)
     if not rows:
         raise LitmusError(path, line, "no program: a row of threads `P0 | P1 ;` must follow the initial state")
     names: list[int] = []
@@ -137,15 +140,17 @@ def _parse_program(text: str, line: int, path: str) -> tuple[list[int], list[lis
             raise LitmusError(path, row[0][1], f"{len(row)} columns for {len(names)} threads")
         for thread, (cell, cell_line) in zip(threads, row, strict=False):
             labels: list[str] = []
-            while match := _LABEL.fullmatch(cell):
+            position = 0
+            while match := _LABEL.match(cell, position):
                 labels.append(match[1])
-                cell = match[2].strip()
-            if cell or labels:
-                thread.append(Cell(tuple(labels), " ".join(cell.split()), cell_line))
+                position = match.end()
+            instruction = " ".join(cell[position:].split())
+            if instruction or labels:
+                thread.append(Cell(tuple(labels), instruction, cell_line))
     return names, threads
 
 
-def _rows(text: str, line: int) -> list[list[tuple[str, int]]]:
+def _rows(text: str, line: int, path: str) -> list[list[tuple[str, int]]]:
     """Cells with their lines, row by row. `lock;` in a cell is the old way to write the prefix: it ends no row."""
     rows: list[list[tuple[str, int]]] = []
     joined = ""
@@ -154,6 +159,9 @@ def _rows(text: str, line: int) -> list[list[tuple[str, int]]]:
         joined = ""
         if _LOCK_ALONE.fullmatch(row.rsplit("|", 1)[-1].strip()):
             joined = row + " "
+            if len(joined) > ROW_CHARACTERS_MAX:
+                start = line + row.count("\n", 0, len(row) - len(row.lstrip()))
+                raise LitmusError(path, start, "a row that never ends")
             continue
         if row.strip():
             cells = []

@@ -10,7 +10,7 @@ from recorder.litmus.errors import LitmusError
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>\s+)
-    |(?P<number>-?0[xX][0-9a-fA-F]+|-?\d+)
+    |(?P<number>-?0[xX][0-9a-fA-F]{1,40}|-?\d{1,40})
     |(?P<name>%?[A-Za-z_.$](?:[\w.$]|-(?=\w)|/(?=\w))*)
     |(?P<mark>/\\|\\/|=>|==|!=|<>|[=~()\[\]{};:,*&])""",
     re.VERBOSE,

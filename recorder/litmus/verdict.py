@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,16 +127,10 @@ def _expectation(path: str, info: dict[str, str], model: str) -> tuple[bool, int
     for key, value in info.items():
         if key.lower() != model:
             continue
-        words = value.lower().split()
-        numbers = words[1:]
-        if (
-            not words
-            or words[0] not in ("allowed", "forbidden")
-            or len(numbers) > 1
-            or not "".join(numbers or "0").isdigit()
-        ):
+        match = re.fullmatch(r"(allowed|forbidden)(?: +([0-9]{1,9}))?", value.lower())
+        if match is None:
             raise LitmusError(path, 0, f"{key}={value}: must be `allowed` or `forbidden`, and maybe a number of states")
-        return words[0] == "allowed", int(numbers[0]) if numbers else None
+        return match[1] == "allowed", int(match[2]) if match[2] else None
     return None
 
 

@@ -6,7 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from native_oracle import descriptor
+from native_layout import descriptor
 
 from machine import _core
 

@@ -3,7 +3,8 @@
 import random
 import struct
 
-from native_oracle import Generator, descriptor
+from native_generator import Generator
+from native_layout import FLAT_32, descriptor
 from programs import assemble, gate
 
 from machine import _core
@@ -63,7 +64,7 @@ def page_entry(r: random.Random, frame: int) -> int:
 
 def build(r: random.Random, machine: _core.Machine, wild: bool) -> None:
     """Fills a machine: half-way sensible, or `wild`, with random bytes everywhere."""
-    generator = Generator(r.getrandbits(32))
+    generator = Generator(r.getrandbits(32), worlds=[FLAT_32])
     entries = [bytes(8), bytes(8), descriptor(0x9B), descriptor(0x93), descriptor(0xFB), descriptor(0xF3)]
     entries += [descriptor(0x89, limit=0x67, base=TSS, flags=0)]
     for _ in range(8):

@@ -10,7 +10,7 @@ import struct
 
 import pytest
 import unicorn
-from native_oracle import descriptor
+from native_layout import descriptor
 from programs import CODE, GDT, IDT, STACK, TSS, events, run
 from unicorn import x86_const as x86
 

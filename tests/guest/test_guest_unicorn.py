@@ -116,7 +116,7 @@ def test_timer_ticks_anywhere(paging: str, variant: str) -> None:
 
 
 @pytest.mark.parametrize("paging", PAGINGS)
-@pytest.mark.parametrize("command_line", ["scenario=wrong-zone", "scenario=compact"])
+@pytest.mark.parametrize("command_line", ["scenario=wrong-zone", "scenario=compact", "scenario=shootdown"])
 @pytest.mark.parametrize("image", [("small", "up", "buggy"), ("small", "up", FIX), ("small", "smp", "buggy")])
 def test_our_core_and_unicorn_leave_the_same_memory(
     image: tuple[str, str, str], command_line: str, paging: str

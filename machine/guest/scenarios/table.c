@@ -3,5 +3,6 @@
 const struct scenario scenarios[] = {
 	{ "wrong-zone", scenario_wrong_zone },
 	{ "compact", scenario_compact },
+	{ "shootdown", scenario_shootdown },
 	{ NULL, NULL },
 };

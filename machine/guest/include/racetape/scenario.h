@@ -14,6 +14,7 @@ extern const struct scenario scenarios[];
 
 void scenario_wrong_zone(void);
 void scenario_compact(void);
+void scenario_shootdown(void);
 
 /* scenarios/arrange.c: set-up helpers. */
 struct zone *user_zone(void);

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(wildcard machine/core/*)
 GUEST := $(shell find machine/guest -type f)
 
-.PHONY: setup demo test soak lint bench clean
+.PHONY: setup demo test soak lint fuzz-isa bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.images
@@ -48,6 +48,12 @@ lint: $(VENV)/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Generated vectors on the real CPU and on the machine: make fuzz-isa SEED=7 COUNT=1000000
+SEED ?= 0
+COUNT ?= 1000000
+fuzz-isa: $(VENV)/.developer
+	$(BIN)/python tests/machine/fuzz_isa.py --seed $(SEED) --count $(COUNT)
 
 bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks

@@ -2,7 +2,7 @@
 
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -39,7 +39,6 @@ PARTIAL_STORES = {"pushal", "enter", "lcall"}
 SOFT_TRAPS = (3, 4)
 TRAPS = (1, 3, 4)
 """Vectors of exceptions that come after the instruction."""
-HAS_64_BIT = hasattr(_core.Machine, "set_bits")
 
 
 @cache
@@ -276,23 +275,28 @@ class Comparison:
     def __init__(self, runner: Path) -> None:
         self.runner = runner
         self.machines: dict[bool, MachineRunner] = {}
-        self.worlds = [world for world in host_worlds(runner) if HAS_64_BIT or world.bits != 64]
+        self.worlds = host_worlds(runner)
 
     def ours(self, vector: Vector, long: bool) -> Outcome:
         if long not in self.machines:
             self.machines[long] = MachineRunner(long)
         return self.machines[long].run(vector)
 
-    def failures(self, batch: Sequence[Vector]) -> list[str]:
-        """A paragraph for each vector on which they differ. Vectors the host cannot run are left out."""
+    def compared(self, batch: Sequence[Vector]) -> Iterator[tuple[Vector, list[str]]]:
+        """Each vector the host can run, with what differs."""
         batch = [vector for vector in batch if vector.needs <= host_flags()]
-        failures = []
-        for n, (vector, native) in enumerate(zip(batch, run_native(self.runner, batch), strict=True)):
-            long = HAS_64_BIT and (vector.world.bits == 64 or n % 2 == 0)
-            found = differences(vector, native, self.ours(vector, long), long)
-            if found:
-                failures.append("\n    ".join([vector.text, *found]))
-        return failures
+        for vector, native in zip(batch, run_native(self.runner, batch), strict=True):
+            found = differences(vector, native, self.ours(vector, True), True)
+            if vector.world.bits != 64:  # as in 32-bit protected mode, without long mode
+                found += differences(vector, native, self.ours(vector, False), False)
+            yield vector, found
+
+    def differing(self, batch: Sequence[Vector]) -> Iterator[Vector]:
+        return (vector for vector, found in self.compared(batch) if found)
+
+    def failures(self, batch: Sequence[Vector]) -> list[str]:
+        """A paragraph for each vector on which they differ."""
+        return ["\n    ".join([vector.text, *found]) for vector, found in self.compared(batch) if found]
 
 
 def shown(value: int | tuple[int, ...]) -> str:

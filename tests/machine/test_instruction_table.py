@@ -129,21 +129,8 @@ def test_every_instruction_of_every_image(image_names: tuple[str, ...]) -> None:
 
 
 # Capstone 5 takes these for readers only, or TEST for neither; and hints and LEA for readers. x87 code is not executed.
-ACCESS_WRONG = {
-    "cmpxchg",
-    "cmpxchg8b",
-    "rol",
-    "ror",
-    "rcl",
-    "rcr",
-    "test",
-    "lea",
-    "invlpg",
-    "nop",
-    "arpl",
-    "movnti",
-    "x87",
-}
+ACCESS_WRONG = {"cmpxchg", "cmpxchg8b", "rol", "ror", "rcl", "rcr", "test", "lea", "invlpg", "nop", "arpl", "movnti"}
+ACCESS_WRONG |= {"x87"}
 
 
 @pytest.mark.parametrize("bits", MODES)

@@ -319,7 +319,7 @@ def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
 @racetape.command(
     epilog=epilog(
         "racetape litmus sb                              a bundled test: every final state under x86-TSO",
-        "racetape litmus classic --model sc              all classic tests under sequential consistency",
+        "racetape litmus classic --model sc --table      all classic tests under sequential consistency",
         "racetape litmus mine.litmus tests/ --json       your own, in herd's format for X86 and X86_64",
         "racetape litmus n6 --witness                    a schedule that gets there, step by step",
     )
@@ -328,7 +328,7 @@ def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
 @click.option("--model", type=click.Choice(["tso", "sc", "up"]), default="tso", show_default=True, help="Memory model.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of text.")
 @click.option("--witness", is_flag=True, help="Show a schedule that decides the condition.")
-@click.option("--full", is_flag=True, help="All final states of every test, also if there are several tests.")
+@click.option("--table", "as_table", is_flag=True, help="Print one line a test, without its states.")
 @click.option("--condition", metavar="TEXT", help="Ask this instead, e.g. 'exists (0:rax=0 /\\ x=1)'.")
 @click.option("--limit", type=click.IntRange(min=1), help="Most states of one test (default: 500,000).")
 @click.option("--list", "as_list", is_flag=True, help="List the bundled tests.")
@@ -337,7 +337,7 @@ def litmus(
     model: str,
     as_json: bool,
     witness: bool,
-    full: bool,
+    as_table: bool,
     condition: str | None,
     limit: int | None,
     as_list: bool,
@@ -362,7 +362,7 @@ def litmus(
             model=model,
             as_json=as_json,
             witness=witness,
-            full=full,
+            as_table=as_table,
             condition=condition,
             states_max=states_max,
         )

@@ -42,7 +42,7 @@ def run_litmus(
     model: str,
     as_json: bool,
     witness: bool,
-    full: bool,
+    as_table: bool,
     condition: str | None,
     states_max: int,
 ) -> int:
@@ -58,8 +58,7 @@ def run_litmus(
             tests.append(parse_file(path))
         except LitmusError as error:
             status = _complain(error)
-    as_table = not as_json and not full and len(tests) > 1
-    if as_table:
+    if as_table and not as_json:
         click.echo(report.HEADER)
     for assembled in _assemble(tests):
         try:

@@ -136,7 +136,7 @@ def test_folders_and_bad_files(sb: Path, capsys: pytest.CaptureFixture[str]) -> 
     (sb.parent / "bad.litmus").write_text("X86 bad\n{ }\n P0 ;\n MOV [x],$1 ;\n FROB ;\n")
     (sb.parent / "worse.litmus").write_bytes(b"\xff\xfe\x00")
     (sb.parent / "MP.litmus").write_text(SB.replace("SB", "MP"))
-    assert main(["litmus", str(sb.parent)]) == 2
+    assert main(["litmus", "--table", str(sb.parent)]) == 2
     captured = capsys.readouterr()
     assert [line.split()[0] for line in captured.out.splitlines()] == ["test", "MP", "SB"]
     errors = captured.err.splitlines()
@@ -180,7 +180,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("model", ["tso", "sc", "up"])
 def test_classics_as_a_table(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["litmus", "classic", "--model", model]) == 0
+    assert main(["litmus", "classic", "--model", model, "--table"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 25
     verdicts = {line.split()[0]: line.split()[1] for line in lines[1:]}
@@ -218,3 +218,10 @@ def test_the_example_of_the_documentation(tmp_path: Path, capsys: pytest.Capture
     assert answer["locs"] == ["0:rax", "1:rax", "x", "y"]
     assert answer["states"] == [[0, 0, 1, 1], [0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1]]
     assert f'"schedules": {answer["schedules"]}' in page
+
+
+def test_several_logs(sb: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["litmus", str(sb), "mp", "--model", "sc"]) == 0
+    logs = capsys.readouterr().out.split("Test ")[1:]
+    assert [log.splitlines()[0] for log in logs] == ["SB Allowed", "mp Allowed"]
+    assert [log.splitlines()[1] for log in logs] == ["States 3", "States 3"]

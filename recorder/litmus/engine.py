@@ -93,7 +93,7 @@ class Engine(ABC):
         """The CPU that runs a thread."""
 
     def choices(self, key: Key) -> list[Choice]:
-        """What may happen next; a choice may still turn out to have to wait. None: the state is final."""
+        """What may happen next; a choice may still turn out to have to wait. Nothing: the state is final."""
         found: list[Choice] = []
         for thread, known in enumerate(self._options):
             number = key[thread]

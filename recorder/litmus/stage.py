@@ -41,6 +41,8 @@ class Stage:
         self.assembled = assembled
         self.layout = assembled.layout
         bits = assembled.test.bits
+        # A test without PUSH and the like has no stack: one page less to compare.
+        self.data_end = self.layout.stack_page + (PAGE_BYTES if assembled.uses_stack else 0)
         end = self.layout.code_page + len(assembled.code)
         ram_bytes = -(-end // PAGE_BYTES) * PAGE_BYTES
         self.machine = m = _core.Machine(cpus=cpus, ram_bytes=ram_bytes, store_buffer=STORE_BUFFER)
@@ -54,15 +56,13 @@ class Stage:
             enter_paging(m, cpu, _TABLES, bits)
             for name in ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"):
                 m.set_register(cpu, name, 0)
-        self.data_end = self.layout.stack_page + (PAGE_BYTES if assembled.uses_stack else 0)
 
     def _pages(self, ram_bytes: int) -> dict[int, int]:
         """Address -> entry flags of every page that the test may touch."""
         pages = {}
         for page in range(self.layout.code_page, ram_bytes, PAGE_BYTES):
             pages[page] = _PRESENT | _ACCESSED
-        data_end = self.layout.stack_page + (PAGE_BYTES if self.assembled.uses_stack else 0)
-        for page in range(BASE, data_end, PAGE_BYTES):
+        for page in range(BASE, self.data_end, PAGE_BYTES):
             pages[page] = _PRESENT | _WRITABLE | _ACCESSED | _DIRTY
         return pages
 

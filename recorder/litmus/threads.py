@@ -1,4 +1,4 @@
-"""What both ways to run a test share: interned states, runs of local instructions, values of a final state.
+"""What both ways to run a test share: interned states, steps, runs of local instructions.
 
 A state of the whole test is a key: a tuple of numbers, one for each thread and one for memory, each standing for the
 exact registers, store buffer or bytes. Equal keys are equal states, so dropping a state already seen loses nothing.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import random
 import re
 import shutil
 import struct
+from functools import cache
 from pathlib import Path
 
 import capstone
 import pytest
 from elftools.elf.elffile import ELFFile
+from guest_state import PAGINGS, image_name
 from unicorn_platform import tracepoints
 
 from machine import Machine, images
@@ -89,22 +92,29 @@ def test_an_image_that_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # -- what the compiler emitted --
 
 
+@cache
 def _text(name: str) -> list[capstone.CsInsn]:
-    section = ELFFile(io.BytesIO(images.image_bytes(name))).get_section_by_name(".text")
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+    """All code but the start, which is 32-bit code in 64-bit images too."""
+    elf = ELFFile(io.BytesIO(images.image_bytes(name)))
+    section = elf.get_section_by_name(".text")
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32 if elf.elfclass == 32 else capstone.CS_MODE_64)
     decoder.skipdata = True
-    return list(decoder.disasm(section.data(), section["sh_addr"]))
+    start = Symbols(images.image_bytes(name)).symbol("exception_0").address - section["sh_addr"]
+    return list(decoder.disasm(section.data()[start:], section["sh_addr"] + start))
 
 
-def test_only_integer_instructions() -> None:
-    for row in _text("linux-smp-buggy"):
+@pytest.mark.parametrize("paging", PAGINGS)
+def test_only_integer_instructions(paging: str) -> None:
+    for row in _text(image_name("linux", "smp", paging, "buggy")):
         assert not re.search(r"[xy]mm|st\(|\bmm\d", row.op_str), f"{row.mnemonic} {row.op_str}"
         assert not row.mnemonic.startswith("f"), f"{row.mnemonic} {row.op_str}"
 
 
-def test_lock_prefixes_are_for_smp_only() -> None:
-    assert not [row for row in _text("linux-up-buggy") if row.mnemonic.startswith("lock")]
-    locked = {row.mnemonic for row in _text("linux-smp-buggy") if row.mnemonic.startswith("lock")}
+@pytest.mark.parametrize("paging", PAGINGS)
+def test_lock_prefixes_are_for_smp_only(paging: str) -> None:
+    up, smp = (_text(image_name("linux", kind, paging, "buggy")) for kind in ("up", "smp"))
+    assert not [row for row in up if row.mnemonic.startswith("lock")]
+    locked = {row.mnemonic for row in smp if row.mnemonic.startswith("lock")}
     # Counts, tickets, flag bits by byte and by word.
     assert {
         "lock add",
@@ -118,8 +128,27 @@ def test_lock_prefixes_are_for_smp_only() -> None:
     } <= locked
 
 
-def test_a_ticket_is_handed_on_by_a_plain_store() -> None:
-    rows = _text("linux-smp-buggy")
+def _is(row: capstone.CsInsn, mnemonic: str, operands: str) -> bool:
+    return row.mnemonic == mnemonic and re.search(operands, row.op_str) is not None
+
+
+def test_what_differs_between_the_architectures() -> None:
+    """Full barrier, per-CPU segment, width of counters, upper page table entries."""
+    smp = {paging: _text(image_name("linux", "smp", paging, "buggy")) for paging in PAGINGS}
+    for paging, rows in smp.items():
+        wide = paging == "x86_64"
+        assert any(_is(row, "mfence", "") for row in rows) == wide
+        assert any(_is(row, "lock add", r"dword ptr \[esp\], 0") for row in rows) == (not wide)
+        assert any("gs:[" in row.op_str for row in rows) == wide
+        assert any("fs:[" in row.op_str for row in rows) == (not wide)
+        assert any(row.mnemonic in ("lock add", "lock inc") and "qword ptr" in row.op_str for row in rows) == wide
+        assert any(row.mnemonic == "lock cmpxchg8b" for row in rows) == (paging == "pae")
+    assert not [row for row in _text("linux-up-x86_64-buggy") if row.mnemonic == "mfence" or "gs:[" in row.op_str]
+
+
+@pytest.mark.parametrize("paging", PAGINGS)
+def test_a_ticket_is_handed_on_by_a_plain_store(paging: str) -> None:
+    rows = _text(image_name("linux", "smp", paging, "buggy"))
     assert [row for row in rows if row.mnemonic == "lock xadd" and row.op_str.startswith("word ptr")]
     assert [row for row in rows if row.mnemonic == "inc" and row.op_str.startswith("byte ptr")]
 
@@ -139,8 +168,9 @@ def _functions(name: str) -> dict[str, list[str]]:
 def test_the_seed_barrier_is_no_instruction() -> None:
     """smp_wmb() on x86 only keeps the compiler from moving plain moves across it, in the two functions that have it."""
     for flavour in ("linux", "small"):
-        for kind in ("up", "smp"):
-            buggy, seed = (_functions(f"{flavour}-{kind}-{variant}") for variant in ("buggy", "seed-wmb"))
+        for kind, paging in itertools.product(("up", "smp"), PAGINGS):
+            names = [image_name(flavour, kind, paging, variant) for variant in ("buggy", "seed-wmb")]
+            buggy, seed = map(_functions, names)
             assert buggy.keys() == seed.keys()
             different = {name for name in buggy if buggy[name] != seed[name]}
             assert different <= {"do_huge_pmd_anonymous_page", "copy_huge_pmd"}
@@ -164,6 +194,7 @@ def test_tracepoints_are_declared(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_layout_facts(name: str) -> None:
     symbols = Symbols(images.image_bytes(name))
+    assert symbols.bits == (64 if "x86_64" in name else 32)
     item = dict(symbols.program.type("enum zone_stat_item").enumerators)
     assert (item["NR_FREE_PAGES"], item["NR_INACTIVE_ANON"], item["NR_UNEVICTABLE"]) == (0, 1, 5)
     assert (item["NR_ISOLATED_ANON"], item["NR_ISOLATED_FILE"], item["NR_VM_ZONE_STAT_ITEMS"]) == (20, 21, 26)

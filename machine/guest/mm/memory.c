@@ -56,10 +56,7 @@ int __pud_alloc(struct mm_struct *mm, pgd_t *pgd)
 		pud_free(mm, new);
 	return 0;
 }
-#endif
 
-#if PAGETABLE_LEVELS > 2
-/* Never with PAE, whose user pmds are there from the start. */
 int __pmd_alloc(struct mm_struct *mm, pud_t *pud)
 {
 	pmd_t *new = pmd_alloc_one();

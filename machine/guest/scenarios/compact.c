@@ -1,7 +1,7 @@
 /*
  * Compaction that works, and fork with copy-on-write: nothing is wrong here, in any variant and under any schedule. A
- * process has a few anonymous pages in one pageblock of HighMem (x86-64: DMA32); an allocation of a whole pageblock must move them up.
- * The process forks and both sides write meanwhile.
+ * process has a few anonymous pages in one pageblock of HighMem (x86-64: DMA32); an allocation of a whole pageblock
+ * must move them up. The process forks and both sides write meanwhile.
  */
 #include <linux/mm_inline.h>
 #include <linux/sched.h>

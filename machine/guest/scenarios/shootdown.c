@@ -1,11 +1,11 @@
 /*
- * TLB shoot-down: threads on all CPUs use two pages without pause while one of them has the first page migrated, throws the
- * second away, and forks. Nothing goes wrong in any variant and under any schedule, as long as every CPU's translations go
- * before what they translated to:
+ * TLB shoot-down: threads on all CPUs use two pages without pause while one of them has the first page migrated, throws
+ * the second away, and forks. Nothing goes wrong in any variant and under any schedule, as long as every CPU's
+ * translations go before what they translated to:
  *
- *   migration  a store through a stale translation would be lost in the old page: each thread checks its own word's history
+ *   migration  a store through a stale translation would be lost in the old page: each thread knows what its word was
  *   zap        a load through a stale translation would find a page that is somebody else's by now: it gets a poison
- *   fork       a store through a stale, still writable translation would show in the child, whose words must stand still
+ *   fork       a store through a stale, still writable translation would show in the child, whose words stand still
  */
 #include <linux/highmem.h>
 #include <linux/migrate.h>

@@ -49,8 +49,8 @@
 #endif
 
 /*
- * x86-64: with the huge pages' blocks not more than the low watermark, where there are so few pages that the kernel could use its
- * own up: it then turns to DMA, not to these blocks.
+ * x86-64: with the huge pages' blocks not more than the low watermark, where there are so few pages that the kernel
+ * could use its own up: it then turns to DMA, not to these blocks.
  */
 #ifdef CONFIG_SMALL
 #define USER_FREE_PAGES 4

@@ -1,7 +1,8 @@
 /*
- * Pages on their way out of an address space (asm-generic/tlb.h, 2.6.39). On SMP they are collected, then every CPU's TLB is
- * flushed, then they are freed: no TLB ever translates to a free page. With one CPU ("fast mode") they are freed at once and
- * the flush comes last, as nobody can use the stale entries in between. Preemption is off from gather to finish.
+ * Pages on their way out of an address space (asm-generic/tlb.h, 2.6.39). On SMP they are collected, then every CPU's
+ * TLB is flushed, then they are freed: no TLB ever translates to a free page. With one CPU ("fast mode") they are
+ * freed at once and the flush comes last, as nobody can use the stale entries in between. Preemption is off from
+ * gather to finish.
  */
 #ifndef ASM_GENERIC_TLB_H
 #define ASM_GENERIC_TLB_H

@@ -213,7 +213,10 @@ static inline pud_t *pud_alloc(struct mm_struct *mm, pgd_t *pgd, unsigned long a
 }
 #endif
 
-#if PAGETABLE_LEVELS > 2
+#ifdef CONFIG_X86_PAE
+/* All user pmds are there from the start: see pgd_alloc(). */
+#define pmd_alloc(mm, pud, address) ((void)(mm), pmd_offset(pud, address))
+#elif PAGETABLE_LEVELS > 2
 int __pmd_alloc(struct mm_struct *mm, pud_t *pud);
 
 static inline pmd_t *pmd_alloc(struct mm_struct *mm, pud_t *pud, unsigned long address)

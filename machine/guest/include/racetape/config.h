@@ -30,8 +30,8 @@
 #define HPAGE_PMD_ORDER 4
 #define SWAP_CLUSTER_MAX 4UL
 /*
- * x86-32: three zones in a row, above the kernel. HighMem starts on a 4 MB frame, as a huge pmd demands. x86-64: DMA is the
- * same, and all the rest is DMA32.
+ * x86-32: three zones in a row, above the kernel. HighMem starts on a 4 MB frame, as a huge pmd demands. x86-64: DMA
+ * is the same, and all the rest is DMA32.
  */
 #define ARCH_PFN_OFFSET 1712UL
 #define SMALL_DMA_END 1792UL

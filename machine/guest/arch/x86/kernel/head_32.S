@@ -1,6 +1,6 @@
 /*
- * First instructions on x86-32: paging on, stack, C (arch/x86/kernel/head_32.S, 2.6.39). The machine starts us in flat 32-bit
- * protected mode (docs/platform.md).
+ * First instructions on x86-32: paging on, stack, C (arch/x86/kernel/head_32.S, 2.6.39). The machine starts us in
+ * flat 32-bit protected mode (docs/platform.md).
  */
 #include <asm/msr.h>
 #include <asm/page.h>

@@ -1,6 +1,7 @@
 /*
- * First instructions on x86-64: PAE, long mode and paging on, 64-bit code, stack, C (arch/x86/boot/compressed/head_64.S and
- * arch/x86/kernel/head_64.S, 2.6.39). The machine starts us in flat 32-bit protected mode (docs/platform.md).
+ * First instructions on x86-64: PAE, long mode and paging on, 64-bit code, stack, C
+ * (arch/x86/boot/compressed/head_64.S and arch/x86/kernel/head_64.S, 2.6.39). The machine starts us in flat 32-bit
+ * protected mode (docs/platform.md).
  */
 #include <asm/msr.h>
 #include <asm/page.h>
@@ -13,8 +14,9 @@
 #define PAGE_2MB 0x0e3	/* and dirty, large */
 
 /*
- * initial_level4_pgt maps the first 8 MB three times: one to one, for the instructions right after, in the direct mapping,
- * and where the kernel is linked. Destroys eax, ecx, edx, ebx; ends in 64-bit code at `target`, at its physical address.
+ * initial_level4_pgt maps the first 8 MB three times: one to one, for the instructions right after, in the direct
+ * mapping, and where the kernel is linked. Destroys eax, ecx, edx, ebx; ends in 64-bit code at `target`, at its
+ * physical address.
  */
 .macro ENABLE_LONG_MODE target
 	lgdt	pa(boot_gdt_descr)

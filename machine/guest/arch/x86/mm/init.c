@@ -1,4 +1,4 @@
-/* How RAM divides, where mem_map lies, handing memory to the buddy allocator (arch/x86/mm/init.c and init_32.c, 2.6.39). */
+/* How RAM divides, where mem_map lies, what the buddy allocator gets (arch/x86/mm/init.c, init_32.c, 2.6.39). */
 #include <linux/mm.h>
 #include <racetape/ports.h>
 

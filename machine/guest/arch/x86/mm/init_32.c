@@ -14,7 +14,9 @@ static pmd_t swapper_pg_pmd[PTRS_PER_PMD] __section(".bss.page_aligned") __align
 
 static void page_table_range_init(void)
 {
-	set_pud(pud_offset(swapper_pg_dir + KERNEL_PGD_BOUNDARY, PAGE_OFFSET), __pud(__pa(swapper_pg_pmd) | _PAGE_PRESENT));
+	pud_t *pud = pud_offset(swapper_pg_dir + KERNEL_PGD_BOUNDARY, PAGE_OFFSET);
+
+	set_pud(pud, __pud(__pa(swapper_pg_pmd) | _PAGE_PRESENT));
 }
 #else
 static void page_table_range_init(void) { }

@@ -1,6 +1,7 @@
 /*
- * TLB shoot-down (arch/x86/mm/tlb.c, 2.6.39). Each sender has a vector and a request of its own, so several can be under way;
- * a sender waits, with interrupts on, until every addressed CPU has taken itself out of the request's mask.
+ * TLB shoot-down (arch/x86/mm/tlb.c, 2.6.39). Each sender has a vector and a request of its own, so several can be
+ * under way; a sender waits, with interrupts on, until every addressed CPU has taken itself out of the request's
+ * mask.
  */
 #ifdef CONFIG_SMP
 #include <linux/mm.h>

@@ -1,7 +1,7 @@
 /*
- * Bit operations (arch/x86/include/asm/bitops.h, 2.6.39). With a constant bit number set_bit and clear_bit work on ONE
- * BYTE (orb, andb), with a variable one on a word of 32 bits (bts, btr), also on x86-64; the __ forms are unlocked word read-modify-writes.
- * The mix of widths is part of what the guest is faithful to: do not unify it.
+ * Bit operations (arch/x86/include/asm/bitops.h, 2.6.39). With a constant bit number set_bit and clear_bit work on
+ * ONE BYTE (orb, andb), with a variable one on a word of 32 bits (bts, btr), also on x86-64; the __ forms are
+ * unlocked word read-modify-writes. The mix of widths is part of what the guest is faithful to: do not unify it.
  */
 #ifndef ASM_BITOPS_H
 #define ASM_BITOPS_H

@@ -1,4 +1,4 @@
-/* Segment and gate descriptors, the task state segment (arch/x86/include/asm/desc.h, desc_defs.h, processor.h, 2.6.39). */
+/* Segment and gate descriptors, the task state segment (arch/x86/include/asm/desc.h, processor.h, 2.6.39). */
 #ifndef ASM_DESC_H
 #define ASM_DESC_H
 

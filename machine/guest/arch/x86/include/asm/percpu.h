@@ -1,7 +1,7 @@
 /*
  * Per-CPU variables (arch/x86/include/asm/percpu.h, 2.6.39). SMP: one copy of section .data..percpu per CPU, reached
- * through %fs (x86-32) or %gs (x86-64); each this_cpu operation is ONE unlocked instruction, whole against interrupts on this CPU and not
- * against other CPUs. UP: plain variables.
+ * through %fs (x86-32) or %gs (x86-64); each this_cpu operation is ONE unlocked instruction, whole against interrupts
+ * on this CPU and not against other CPUs. UP: plain variables.
  */
 #ifndef ASM_PERCPU_H
 #define ASM_PERCPU_H

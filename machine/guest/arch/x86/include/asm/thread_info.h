@@ -1,6 +1,6 @@
 /*
- * thread_info lies at the bottom of each kernel stack (arch/x86/include/asm/thread_info.h, 2.6.39): esp finds it on x86-32, a
- * per-CPU pointer on x86-64.
+ * thread_info lies at the bottom of each kernel stack (arch/x86/include/asm/thread_info.h, 2.6.39): esp finds it on
+ * x86-32, a per-CPU pointer on x86-64.
  */
 #ifndef ASM_THREAD_INFO_H
 #define ASM_THREAD_INFO_H

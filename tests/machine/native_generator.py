@@ -69,6 +69,8 @@ FAR_POINTERS = {"lcall", "ljmp", "les", "lds", "lss", "lfs", "lgs"}
 STACK_USERS = RETURNS | {"push", "pop", "pushal", "popal", "pushfd", "pushf", "call", "lcall", "enter", "leave"}
 STACK_64 = {"push", "pop", "pushfd", "pushf", "popfd", "popf", "call", "ret", "jmp", "enter", "leave"}
 """64-bit operands in 64-bit code whatever REX says."""
+UNALIGNED = {"enter", "lcall", "retf", "iretd", "pushal", "popal"}
+"""Several accesses: which of them an alignment check meets first is not said."""
 SELECTOR_READERS = {"verr", "verw", "lar", "lsl", "lldt", "ltr"}
 PRIVILEGED_0F01 = {"lgdt", "lidt", "invlpg", "sgdt", "sidt"}
 BLOCK_NAMES = {"add", "adc", "sub", "sbb", "cmp", "inc", "dec", "neg", "not", "mov", "movzx", "movsx", "movsxd", "xchg"}
@@ -186,7 +188,7 @@ class Generator:
         if r.random() < 0.1 and (not plain or bits == 64):
             prefixes.append(ADDRESS_SIZE)
             e.address_bits = {16: 32, 32: 16, 64: 32}[bits]
-        if r.random() < (0.02 if plain else 0.12):
+        if r.random() < (0.02 if plain else 0.12) and row.name != "arpl":
             prefixes.append(r.choice(tuple(SEGMENT_PREFIXES)))
             if r.random() < 0.1 and not plain:
                 prefixes.append(r.choice(tuple(SEGMENT_PREFIXES)))
@@ -324,6 +326,8 @@ class Generator:
             e.tail = bytes([0xC0 | (reg & 7) << 3 | rm & 7])
             return -1
         target = self.targets.data(vector.world)
+        if vector.flags & AC and target in self.targets.non_canonical:
+            target &= ~63  # which of the two faults comes first is tested by itself
         if row.name == "arpl":  # whether what is not changed has to be writable is not said
             target = MIDDLE + r.randrange(240)
         if row.name.startswith("bt") and tokens[-1].startswith("G"):
@@ -418,8 +422,8 @@ class Generator:
             if name in DOUBLE_SHIFTS and e.operand_bits == 16 and vector.gpr[RCX] & 31 > 16:
                 vector.gpr[RCX] &= ~0x10
             return {RCX}
-        if name == "enter":
-            vector.flags &= ~AC  # whether the check of the new stack pointer is an access is not said
+        if name in UNALIGNED or (name == "pop" and not row.tokens):
+            vector.flags &= ~AC
         if name in ("leave", "enter"):
             vector.gpr[RBP] = self.targets.stack() - vector.world.base("ss")
         if name in STACK_USERS and r.random() < 0.12 and not plain:

@@ -518,15 +518,17 @@ static bool decode_block(struct machine *m, struct code_page *page, uint32_t off
 }
 
 /* Forgets the block that `op` belongs to. Whoever is still on the way through it finds exec_stale. */
-static void forget_block(struct code_page *page, struct op *op)
+static void forget_block(struct machine *m, struct code_page *page, struct op *op)
 {
 	for (op -= op->number; op->row != ROW_END; op++) {
 		page->slot[op->offset] = 0;
+		if (op == m->broken)
+			m->broken_handler = exec_stale;
 		op->handler = exec_stale;
 	}
 }
 
-static void invalidate_in(struct decode_cache *cache, struct code_page *page, uint32_t first, uint32_t end)
+static void invalidate_in(struct machine *m, struct code_page *page, uint32_t first, uint32_t end)
 {
 	bool hit = false;
 	for (uint32_t i = first; i < end && !hit; i++)
@@ -536,7 +538,7 @@ static void invalidate_in(struct decode_cache *cache, struct code_page *page, ui
 	uint32_t from = first > INSTRUCTION_SIZE_MAX - 1 ? first - (INSTRUCTION_SIZE_MAX - 1) : 0;
 	for (uint32_t i = from; i < end; i++)
 		if (page->slot[i])
-			forget_block(page, &cache->ops[page->slot[i]]);
+			forget_block(m, page, &m->code->ops[page->slot[i]]);
 }
 
 void decode_invalidate(struct machine *m, uint64_t phys, uint32_t size)
@@ -544,7 +546,7 @@ void decode_invalidate(struct machine *m, uint64_t phys, uint32_t size)
 	struct decode_cache *cache = m->code;
 	uint32_t first = (uint32_t)phys & (PAGE_SIZE - 1);
 	for (uint32_t number = cache->page_number[phys >> PAGE_SHIFT]; number; number = cache->pages[number - 1]->next)
-		invalidate_in(cache, cache->pages[number - 1], first, first + size);
+		invalidate_in(m, cache->pages[number - 1], first, first + size);
 }
 
 /* Decodes the instruction in `bytes` without caching it. `offset` is that in its page. */

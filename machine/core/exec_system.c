@@ -11,13 +11,12 @@
 enum status exec_undefined(struct cpu *c, const struct op *op)
 {
 	c->fault = (struct fault){.vector = VECTOR_UD, .addr = (uint64_t)op->immediate};
-	return STATUS_FAULT;
+	return chain_stop(c, op, STATUS_FAULT);
 }
 
 enum status exec_too_long(struct cpu *c, const struct op *op)
 {
-	(void)op;
-	return fault_raise_error(c, VECTOR_GP, 0);
+	return chain_stop(c, op, fault_raise_error(c, VECTOR_GP, 0));
 }
 
 static enum status require_supervisor(struct cpu *c)

@@ -4,5 +4,6 @@ const struct scenario scenarios[] = {
 	{ "wrong-zone", scenario_wrong_zone },
 	{ "compact", scenario_compact },
 	{ "shootdown", scenario_shootdown },
+	{ "thp-pressure", scenario_thp_pressure },
 	{ NULL, NULL },
 };

@@ -15,6 +15,7 @@ extern const struct scenario scenarios[];
 void scenario_wrong_zone(void);
 void scenario_compact(void);
 void scenario_shootdown(void);
+void scenario_thp_pressure(void);
 
 /* scenarios/arrange.c: set-up helpers. */
 struct zone *user_zone(void);

@@ -37,7 +37,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="shorter, without tape and boot: < 20 s")
     parser.add_argument("--rounds", type=int, help=f"rounds (default {ROUNDS}, quick {ROUNDS_QUICK})")
     parser.add_argument(
-        "--only", nargs="+", metavar="TASK", help="only these tasks: " + ", ".join(t.name for t in TASKS)
+        "--only",
+        nargs="+",
+        choices=[t.name for t in TASKS],
+        metavar="TASK",
+        help="only these tasks: " + ", ".join(t.name for t in TASKS),
     )
     parser.add_argument("--against", metavar="CORE", help="a second build of the core (_core*.so) to take turns with")
     parser.add_argument("--json", action="store_true", help="print JSON, with the figures of every round")
@@ -136,7 +140,8 @@ def main() -> None:
     tasks = [task for task in TASKS if task.quick or not arguments.quick]
     if arguments.only:
         tasks = [task for task in TASKS if task.name in arguments.only]
-    cores = [os.environ.get("RACETAPE_CORE"), *([arguments.against] if arguments.against else [])]
+    named = [os.environ.get("RACETAPE_CORE"), *([arguments.against] if arguments.against else [])]
+    cores = [path and os.path.abspath(path) for path in named]
     length = WORKLOAD_ROUNDS_QUICK if arguments.quick else WORKLOAD_ROUNDS
     count = arguments.rounds or (ROUNDS_QUICK if arguments.quick else ROUNDS)
     load = os.getloadavg()[0]

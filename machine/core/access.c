@@ -191,7 +191,7 @@ static bool must_wait(const struct cpu *c)
 	return c->buffered && c->machine->chain_end && store_buffer_full(c);
 }
 
-KEEPS_REGISTERS enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
+enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
 					   uint32_t info)
 {
 	if (for_write && must_wait(c))
@@ -218,7 +218,7 @@ KEEPS_REGISTERS enum status access_load_op(struct cpu *c, const struct op *op, u
 	return status;
 }
 
-KEEPS_REGISTERS enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value,
+enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value,
 					    uint32_t info)
 {
 	if (must_wait(c))

@@ -19,9 +19,9 @@ enum { ACCESS_STACK = 1 << 8 }; /* beside the EVENT_ bits */
 enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info);
 enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
 /* The same on behalf of the instruction `op` in a chain: STATUS_BLOCKED if it has to wait for the store buffer. */
-KEEPS_REGISTERS enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
+enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
 					   uint32_t info);
-KEEPS_REGISTERS enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
+enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
 /* access_load_slow for a supervisor structure (descriptor tables, TSS). */
 enum status access_load_implicit(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret);
 /* Checks that `size` bytes can be written, without writing: for instructions that store several times. */
@@ -63,24 +63,52 @@ ALWAYS_INLINE const struct fast_entry *fast_find(const struct cpu *c, uint64_t a
 ALWAYS_INLINE void op_event(struct cpu *c, const struct op *op, enum event_kind kind, uint64_t addr, uint64_t phys,
 			    uint64_t value, uint32_t size, uint32_t info)
 {
-	struct machine *m = c->machine;
-	if (unlikely(m->tap.on))
-		tap_append(m, c->number, c->step_base + op->number, c->page_linear + op->offset, kind, addr, phys, value, size,
-			   info);
+	struct tap *tap = &c->machine->tap;
+	if (likely(!tap->on))
+		return;
+	struct event *row = tap_row(tap);
+	/* One after the other: all values at once would need more registers than handlers have to spare. */
+#define ONE_AFTER_THE_OTHER __asm__ volatile("" ::: "memory")
+	row->addr = addr;
+	row->phys = phys;
+	row->value = value;
+	ONE_AFTER_THE_OTHER;
+	row->step = c->step_base + op->number;
+	ONE_AFTER_THE_OTHER;
+	row->pc = c->page_linear + op->offset;
+	ONE_AFTER_THE_OTHER;
+	row->cpu = (uint8_t)c->number;
+	row->kind = (uint8_t)kind;
+	row->size = (uint8_t)size;
+	row->info = (uint8_t)info;
+#undef ONE_AFTER_THE_OTHER
+}
+
+/* Handlers exist twice (op.h): with ACCESS_DIRECT defined, an access is a comparison and a host access, or STATUS_REDO. */
+#ifdef ACCESS_DIRECT
+#define ACCESS_MISS(call) return STATUS_REDO
+#define ACCESS_INFO(c) 0
+#else
+#define ACCESS_MISS(call) return call
+#define ACCESS_INFO(c) ((c)->access_info)
+#endif
+
+ALWAYS_INLINE enum status access_load_result(struct cpu *c, enum status status, uint64_t *ret)
+{
+	*ret = c->loaded;
+	return status;
 }
 
 ALWAYS_INLINE enum status mem_load_info(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint32_t info,
 					uint64_t *ret)
 {
 	const struct fast_entry *f = fast_find(c, addr);
-	if (unlikely(!fast_hit(f->read_tag, addr, size))) {
-		enum status status = access_load_op(c, op, addr, size, false, info);
-		*ret = c->loaded;
-		return status;
-	}
+	(void)info;
+	if (unlikely(!fast_hit(f->read_tag, addr, size)))
+		ACCESS_MISS(access_load_result(c, access_load_op(c, op, addr, size, false, info), ret));
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	*ret = bytes_load(f->host + offset, size);
-	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, c->access_info);
+	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, ACCESS_INFO(c));
 	return STATUS_OK;
 }
 
@@ -93,14 +121,11 @@ ALWAYS_INLINE enum status mem_load(struct cpu *c, const struct op *op, uint64_t 
 ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t *ret)
 {
 	const struct fast_entry *f = fast_find(c, addr);
-	if (unlikely(!fast_hit(f->write_tag, addr, size))) {
-		enum status status = access_load_op(c, op, addr, size, true, 0);
-		*ret = c->loaded;
-		return status;
-	}
+	if (unlikely(!fast_hit(f->write_tag, addr, size)))
+		ACCESS_MISS(access_load_result(c, access_load_op(c, op, addr, size, true, 0), ret));
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	*ret = bytes_load(f->host + offset, size);
-	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, c->access_info);
+	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, ACCESS_INFO(c));
 	return STATUS_OK;
 }
 
@@ -108,12 +133,13 @@ ALWAYS_INLINE enum status mem_store_info(struct cpu *c, const struct op *op, uin
 					 uint64_t value)
 {
 	const struct fast_entry *f = fast_find(c, addr);
+	(void)info;
 	if (unlikely(!fast_hit(f->write_tag, addr, size)))
-		return access_store_op(c, op, addr, size, value, info);
+		ACCESS_MISS(access_store_op(c, op, addr, size, value, info));
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	bytes_store(f->host + offset, size, value);
 	op_event(c, op, EVENT_store, addr, f->frame + offset, value & size_mask(size), size,
-		 EVENT_DRAINED | c->access_info);
+		 EVENT_DRAINED | ACCESS_INFO(c));
 	return STATUS_OK;
 }
 

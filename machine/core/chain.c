@@ -6,6 +6,10 @@
 enum status chain_stop(struct cpu *c, const struct op *op, enum status status)
 {
 	assert(status != STATUS_OK && status != STATUS_END);
+	if (status == STATUS_REDO) {
+		op_handler general = op_general_handler(op);
+		return general(c, op);
+	}
 	chain_sync(c, op);
 	/* An instruction that has to wait does so before it faults: executed by itself it would not even have begun. */
 	if (status == STATUS_FAULT && c->machine->chain_end && op->flags & OP_STORES && store_buffer_full(c))

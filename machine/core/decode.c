@@ -366,11 +366,14 @@ enum decode_result decode_bytes(const struct decode_table *table, const uint8_t 
 		return invalid(bytes, available, op);
 	if (!operands_exist(insn, op))
 		return invalid(bytes, available, op);
-	op->handler = insn->handlers->handler[memory][__builtin_ctz(op->size)];
-	if (insn->handlers->synced)
+	const struct handlers *handlers = insn->handlers;
+	uint32_t width = (uint32_t)__builtin_ctz(op->size);
+	bool two_places = insn->traits & TRAIT_stores && memory;
+	op->handler = handlers->direct && !two_places ? handlers->direct->handler[memory][width] : handlers->handler[memory][width];
+	if (handlers->synced)
 		op->flags |= OP_SYNCED;
 	if (prefix.lock || (insn->traits & TRAIT_xchg && memory)) {
-		op->inner = op->handler;
+		op->inner = handlers->handler[memory][width];
 		op->handler = exec_locked;
 		op->flags |= OP_LOCK | OP_DRAIN | OP_SYNCED;
 	}
@@ -379,7 +382,7 @@ enum decode_result decode_bytes(const struct decode_table *table, const uint8_t 
 	if (insn->traits & TRAIT_stores || (memory && insn->access & ACCESS_W))
 		op->flags |= OP_STORES;
 	/* Stores that come first and alone can be refused as they are tried; all else must be known before. */
-	bool store_comes_first = !(op->flags & OP_SYNCED) && !(insn->traits & TRAIT_stores && memory);
+	bool store_comes_first = !(op->flags & OP_SYNCED) && !two_places;
 	if (op->flags & OP_DRAIN || (op->flags & OP_STORES && !store_comes_first))
 		op->flags |= OP_WAITS;
 	return DECODE_OK;

@@ -339,7 +339,7 @@ ALWAYS_INLINE enum status bound_g_m(struct cpu *c, const struct op *op, uint32_t
 		return fault_raise(c, VECTOR_BR);
 	return STATUS_OK;
 }
-HANDLERS(bound_g_m)
+HANDLERS_SYNCED(bound_g_m)
 
 ALWAYS_INLINE enum status ud2(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {

@@ -34,7 +34,7 @@ ALWAYS_INLINE enum status nop_e(struct cpu *c, const struct op *op, uint32_t siz
 	op_event(c, op, EVENT_trace, c->s.gpr[op->index], identifier, c->s.gpr[op->base], 0, 0);
 	return identifier == c->machine->stop_at_trace ? STATUS_TRACE : STATUS_OK;
 }
-HANDLERS(nop_e)
+HANDLERS_PLAIN(nop_e)
 
 ALWAYS_INLINE enum status fence(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -45,7 +45,7 @@ ALWAYS_INLINE enum status fence(struct cpu *c, const struct op *op, uint32_t siz
 	op_event(c, op, EVENT_fence, 0, 0, 0, 0, which);
 	return STATUS_OK;
 }
-HANDLERS(fence)
+HANDLERS_PLAIN(fence)
 
 ALWAYS_INLINE enum status nothing(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -55,7 +55,7 @@ ALWAYS_INLINE enum status nothing(struct cpu *c, const struct op *op, uint32_t s
 	(void)memory;
 	return STATUS_OK;
 }
-HANDLERS(nothing)
+HANDLERS_PLAIN(nothing)
 
 ALWAYS_INLINE enum status hlt(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -283,7 +283,7 @@ ALWAYS_INLINE enum status mov_e_s(struct cpu *c, const struct op *op, uint32_t s
 	uint16_t selector = c->s.segment[op->reg].selector;
 	return memory ? e_set(c, op, 2, true, selector) : e_set(c, op, size, false, selector);
 }
-HANDLERS(mov_e_s)
+HANDLERS_PLAIN(mov_e_s)
 
 static void shadow_after_stack_load(struct cpu *c, uint32_t segment)
 {
@@ -315,7 +315,7 @@ ALWAYS_INLINE enum status push_s(struct cpu *c, const struct op *op, uint32_t si
 	(void)memory;
 	return stack_push(c, op, size, c->s.segment[opcode_segment(op)].selector);
 }
-HANDLERS(push_s)
+HANDLERS_PLAIN(push_s)
 
 ALWAYS_INLINE enum status pop_s(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
@@ -646,4 +646,4 @@ ALWAYS_INLINE enum status fwait(struct cpu *c, const struct op *op, uint32_t siz
 	uint64_t both = CR0_MP | CR0_TS;
 	return (c->s.cr0 & both) == both ? fault_raise(c, VECTOR_NM) : STATUS_OK;
 }
-HANDLERS(fwait)
+HANDLERS_PLAIN(fwait)

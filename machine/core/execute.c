@@ -94,7 +94,7 @@ static enum status run_chain(struct cpu *c)
 	if (likely(cached && !c->careful && !c->stores_in_code) && chain_has_room(c, op))
 		return execute(c, op);
 	m->chain_end = 0;
-	return op->flags & OP_SYNCED ? execute(c, op) : execute_single(c, op, op->handler);
+	return op->flags & OP_SYNCED ? execute(c, op) : execute_single(c, op, op_general_handler(op));
 }
 
 /* What a careful CPU does after an instruction: the resume flag ends with it, and traps come, still within its step. */

@@ -17,16 +17,11 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* Handlers of instructions call each other as their last act in optimised builds: see chain.h. What they call before that
- * in rare cases keeps all registers, or every handler would have to save its own on entry. */
+/* Handlers of instructions call each other as their last act in optimised builds: see chain.h. */
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(RACETAPE_UNCHAINED)
 #define RACETAPE_CHAINED 1
-#define KEEPS_REGISTERS __attribute__((noinline, cold, no_caller_saved_registers))
-/* Those functions do not save vector registers, so their callers must not have any in use. */
-#pragma GCC target("general-regs-only")
 #else
 #define RACETAPE_CHAINED 0
-#define KEEPS_REGISTERS
 #endif
 
 enum {
@@ -131,6 +126,7 @@ enum status {
 	STATUS_OK = 0,	/* one instruction retired */
 	STATUS_END,	/* a chain of instructions retired; step, rip and retired say how far it came */
 	STATUS_NEXT,	/* unoptimised builds: go on with cpu->op */
+	STATUS_REDO,	/* not so simple: the general handler has to do it; nothing happened */
 	STATUS_BLOCKED,	/* the instruction has to wait for the store buffer; nothing happened */
 	STATUS_FAULT,	/* an exception is described in cpu->fault; nothing else changed */
 	STATUS_REPEAT,	/* one REP iteration done, more to come: a step, but not a retired instruction */

@@ -19,10 +19,19 @@ enum op_flags {
 /* Rows that are none: the end of a block, and an instruction that the table does not have. */
 enum { ROW_END = 0xffff, ROW_INVALID = 0xfffe };
 
-/* Handlers of one operation: [E operand in memory][log2 of the operand size]. NULL: not defined (yet). */
+/* Handlers of one operation: [E operand in memory][log2 of the operand size].
+ *
+ * Those of instructions that make one access to memory, or two to the same place, exist twice: direct, where the access
+ * is a comparison of tags and a host access, so that nothing has to be kept across a call; and general. A direct handler
+ * that finds it is not so simple has done nothing yet, and lets the general one do it. */
+struct direct_handlers {
+	op_handler handler[2][4];
+};
+
 struct handlers {
 	op_handler handler[2][4];
 	bool synced; /* never goes on to the next instruction by itself */
+	const struct direct_handlers *direct;
 };
 
 /* Where operands come from, in the letters of the Intel SDM (vol. 2, appendix A); `i` = sign-extended byte. */
@@ -127,7 +136,13 @@ struct instruction {
 };
 
 extern const struct instruction instruction_table[];
+
 extern const uint32_t instruction_count;
 extern const char *const form_names[FORM_COUNT];
+
+ALWAYS_INLINE op_handler op_general_handler(const struct op *op)
+{
+	return instruction_table[op->row].handlers->handler[!!(op->flags & OP_MEMORY)][__builtin_ctz(op->size)];
+}
 
 #endif

@@ -57,7 +57,7 @@ ALWAYS_INLINE void reg_set(struct cpu *c, uint32_t reg, uint32_t size, uint64_t 
 enum status stack_probe(struct cpu *c, uint32_t size, uint32_t count);
 
 /* Rights and limit of a segment that is not flat. */
-KEEPS_REGISTERS enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write);
+enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write);
 
 ALWAYS_INLINE uint64_t op_offset(const struct cpu *c, const struct op *op)
 {
@@ -68,8 +68,15 @@ ALWAYS_INLINE uint64_t op_offset(const struct cpu *c, const struct op *op)
 ALWAYS_INLINE enum status linear(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write, uint64_t *ret)
 {
 	const struct segment_view *view = &c->view[segment];
-	if (unlikely(view->checked))
+	if (unlikely(view->checked)) {
+#ifdef ACCESS_DIRECT
+		return STATUS_REDO;
+#else
 		TRY(segment_check(c, segment, offset, size, write));
+#endif
+	}
+	(void)size;
+	(void)write;
 	*ret = (view->base + offset) & c->linear_mask;
 	return STATUS_OK;
 }
@@ -188,19 +195,30 @@ ALWAYS_INLINE void stack_drop(struct cpu *c, uint32_t size)
 #define VARIANTS(VARIANT, name)                                                          \
 	VARIANT(name, 1, r1, false) VARIANT(name, 2, r2, false) VARIANT(name, 4, r4, false) VARIANT(name, 8, r8, false) \
 	VARIANT(name, 1, m1, true) VARIANT(name, 2, m2, true) VARIANT(name, 4, m4, true) VARIANT(name, 8, m8, true)
-#define VARIANT_TABLE(name, is_synced)                                                   \
-	const struct handlers name##_handlers = {{{name##_r1, name##_r2, name##_r4, name##_r8}, \
-						  {name##_m1, name##_m2, name##_m4, name##_m8}}, is_synced};
+#define HANDLERS_OF(name) {{name##_r1, name##_r2, name##_r4, name##_r8}, {name##_m1, name##_m2, name##_m4, name##_m8}}
 
 /* A function for each size, register and memory. */
-#define HANDLERS(name) VARIANTS(CHAINED, name) VARIANT_TABLE(name, false)
-#define HANDLERS_BRANCH(name) VARIANTS(BRANCHING, name) VARIANT_TABLE(name, false)
-#define HANDLERS_SYNCED(name) VARIANTS(SYNCED, name) VARIANT_TABLE(name, true)
+#ifdef ACCESS_DIRECT
+#define HANDLERS(name) VARIANTS(CHAINED, name) const struct direct_handlers name##_direct = {HANDLERS_OF(name)};
+#define HANDLERS_BRANCH(name) VARIANTS(BRANCHING, name) const struct direct_handlers name##_direct = {HANDLERS_OF(name)};
+#define HANDLERS_SYNCED(name)
+#define HANDLERS_ANY(name)
+#else
+#define WITH_DIRECT(name) extern const struct direct_handlers name##_direct;                \
+	const struct handlers name##_handlers = {HANDLERS_OF(name), false, &name##_direct};
+#define HANDLERS(name) VARIANTS(CHAINED, name) WITH_DIRECT(name)
+#define HANDLERS_BRANCH(name) VARIANTS(BRANCHING, name) WITH_DIRECT(name)
+#define HANDLERS_SYNCED(name) VARIANTS(SYNCED, name)                                        \
+	const struct handlers name##_handlers = {HANDLERS_OF(name), true, NULL};
+/* Without operands in memory: chained, and no second time. */
+#define HANDLERS_PLAIN(name) VARIANTS(CHAINED, name)                                        \
+	const struct handlers name##_handlers = {HANDLERS_OF(name), false, NULL};
 /* One function for all, looking at op->size and op->flags itself. */
 #define HANDLERS_ANY(name)                                                               \
 	SYNCED(name, op->size, any, op->flags & OP_MEMORY)                               \
 	const struct handlers name##_handlers = {{{name##_any, name##_any, name##_any, name##_any}, \
-						  {name##_any, name##_any, name##_any, name##_any}}, true};
+						  {name##_any, name##_any, name##_any, name##_any}}, true, NULL};
+#endif
 
 /* TRY for the handlers of jumps, which no wrapper looks after. */
 #define TRY_STOP(expression)                                         \

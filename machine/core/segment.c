@@ -107,7 +107,7 @@ enum status descriptor_read_system(struct cpu *c, uint16_t selector, uint64_t de
 	return STATUS_OK;
 }
 
-KEEPS_REGISTERS enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write)
+enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write)
 {
 	if (segment_allows(&c->s.segment[segment], offset, size, write))
 		return STATUS_OK;

@@ -23,16 +23,20 @@ enum event_info {
 bool tap_set_capacity(struct tap *tap, uint32_t event_count);
 void tap_deinit(struct tap *tap);
 void tap_switch(struct tap *tap, bool on);
+/* The next row, to be filled. */
+ALWAYS_INLINE struct event *tap_row(struct tap *tap)
+{
+	/* Execution stops at capacity, and no step makes more than EVENTS_PER_STEP_MAX events. */
+	assert(tap->count < tap->allocated);
+	return &tap->rows[tap->count++];
+}
+
 /* Inline: a call here costs a tenth of the recording speed. */
 ALWAYS_INLINE void tap_append(struct machine *m, uint32_t cpu, uint64_t step, uint64_t pc, enum event_kind kind, uint64_t addr, uint64_t phys,
 		uint64_t value, uint32_t size, uint32_t info)
 {
 	struct tap *tap = &m->tap;
-	uint32_t i = tap->count;
-	/* Execution stops at capacity, and no step makes more than EVENTS_PER_STEP_MAX events. */
-	assert(i < tap->allocated);
-	/* One by one: all values at once would need more registers than handlers have to spare. */
-	struct event *row = &tap->rows[i];
+	struct event *row = tap_row(tap);
 	row->step = step;
 	row->pc = pc;
 	row->addr = addr;
@@ -42,7 +46,6 @@ ALWAYS_INLINE void tap_append(struct machine *m, uint32_t cpu, uint64_t step, ui
 	row->cpu = (uint8_t)cpu;
 	row->size = (uint8_t)size;
 	row->info = (uint8_t)info;
-	tap->count = i + 1;
 }
 
 ALWAYS_INLINE void tap_event(struct cpu *c, enum event_kind kind, uint64_t addr, uint64_t phys, uint64_t value,

@@ -10,7 +10,7 @@ import pytest
 from guest_state import PAGINGS, image_name
 from machine_driver import boot_to_ready, random_plan
 
-from machine import _core, images
+from machine import Machine, _core, images
 from machine.symbols import Symbols
 
 PRIMITIVES = ("set_pte", "set_pmd", "set_pud", "set_pgd", "native_get_and_clear", "pmd_clear", "native_pte_clear")
@@ -111,3 +111,35 @@ def test_four_levels_have_tables_of_their_own(paging: str) -> None:
     """The walker reads them from memory on x86-64 only: PAE's four top entries are latched when CR3 is loaded."""
     upper = {"set_pud", "set_pgd"} & _accesses("up", paging).keys()
     assert upper == ({"set_pud", "set_pgd"} if paging == "x86_64" else set())
+
+
+NX = 1 << 63
+
+
+def _leaf(machine: Machine, address: int) -> int:
+    """The entry that maps a linear address now, by CPU 0's tables of three or four levels."""
+    registers = machine.registers(0)
+    wide = registers["efer"] & 1 << 10
+    table, entry = registers["cr3"] & ~0x1F, 0
+    for shift in (39, 30, 21, 12) if wide else (30, 21, 12):
+        entry = int.from_bytes(machine.read(table + (address >> shift & 511) * 8, 8), "little")
+        assert entry & 1, hex(address)
+        if shift < 30 and entry & 0x80:
+            break
+        table = entry & 0x000FFFFFFFFFF000
+    return entry
+
+
+@pytest.mark.parametrize("paging", ["pae", "x86_64"])
+def test_only_the_kernel_is_executable(paging: str) -> None:
+    name = image_name("linux", "up", paging, "buggy")
+    machine = boot_to_ready(name)
+    symbols = Symbols(images.image_bytes(name), lambda address, size: machine.read_linear(0, address, size))
+    assert machine.registers(0)["efer"] & 1 << 11
+    mem_map = symbols.value(symbols.evaluate("mem_map"))
+    fixmap = 0xFFFFFFFFFFDFF000 if paging == "x86_64" else 0xFFFFF000
+    assert not _leaf(machine, symbols.symbol("start_kernel").address) & NX
+    assert _leaf(machine, mem_map) & NX
+    assert _leaf(machine, fixmap) & NX
+    if paging == "x86_64":
+        assert _leaf(machine, 0xFFFF880000100000) & NX  # the kernel's own frames, in the direct mapping

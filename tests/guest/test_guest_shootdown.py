@@ -79,7 +79,7 @@ def test_a_forgotten_flush_is_noticed_in_three_ways(paging: str) -> None:
     expected = {
         number
         for number, row in enumerate(source, 1)
-        if re.search(r"BUG_ON\((USER_WORD\(self\) != i|value == POISON|USER_WORD\(i\) != before)", row)
+        if re.search(r"BUG_ON\((USER_WORD\(area, self\) != i|value == POISON|now != before)", row)
     }
     assert len(expected) == 3
     image = _forgetful(images.image_bytes(image_name("small", "smp", paging, "buggy")))

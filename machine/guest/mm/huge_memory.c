@@ -182,8 +182,7 @@ int do_huge_pmd_wp_page(struct mm_struct *mm, struct vm_area_struct *vma, unsign
 	}
 	pmd_t entry = pfn_pmd(page_to_pfn(new_page), vma->vm_page_prot);
 	entry = pmd_mkhuge(maybe_pmd_mkwrite(pmd_mkdirty(entry), vma));
-	(void)pmdp_get_and_clear(mm, haddr, pmd);
-	flush_tlb_range(vma, haddr, haddr + HPAGE_PMD_SIZE);
+	(void)pmdp_clear_flush(vma, haddr, pmd);
 	page_add_new_anon_rmap(new_page, vma, haddr);
 	trace_pmd_publish(pmd, pmd_val(entry));
 	set_pmd_at(mm, haddr, pmd, entry);

@@ -192,8 +192,7 @@ static int do_wp_page(struct mm_struct *mm, struct vm_area_struct *vma, unsigned
 	if (pte_same(*page_table, orig_pte)) {
 		pte_t entry = maybe_mkwrite(pte_mkdirty(pfn_pte(page_to_pfn(new_page), vma->vm_page_prot)), vma);
 
-		(void)ptep_get_and_clear(mm, page_addr, page_table);
-		flush_tlb_page(vma, page_addr);
+		(void)ptep_clear_flush(vma, page_addr, page_table);
 		page_add_new_anon_rmap(new_page, vma, page_addr);
 		set_pte_at(mm, page_addr, page_table, entry);
 		/* Only now may the other owner find itself alone (945754a1754f). */

@@ -212,8 +212,7 @@ static int try_to_unmap_one(struct page *page, struct vm_area_struct *vma, unsig
 		ret = SWAP_FAIL;
 		goto out_unmap;
 	}
-	pte_t pteval = ptep_get_and_clear(mm, address, pte);
-	flush_tlb_page(vma, address);
+	pte_t pteval = ptep_clear_flush(vma, address, pte);
 	if (pte_dirty(pteval))
 		SetPageDirty(page);
 	set_pte_at(mm, address, pte, make_migration_pte(page, pte_write(pteval)));

@@ -1,6 +1,6 @@
 /*
  * TLB shoot-down: threads on all CPUs use two pages without pause while one of them has the first page migrated, throws
- * the second away, and forks. Nothing goes wrong in any variant and under any schedule, as long as every CPU's
+ * the second away, and forks; at Linux's own sizes two huge pages as well, which are not migrated. Nothing goes wrong in any variant and under any schedule, as long as every CPU's
  * translations go before what they translated to:
  *
  *   migration  a store through a stale translation would be lost in the old page: each thread knows what its word was
@@ -8,6 +8,7 @@
  *   fork       a store through a stale, still writable translation would show in the child, whose words stand still
  */
 #include <linux/highmem.h>
+#include <linux/huge_mm.h>
 #include <linux/migrate.h>
 #include <linux/mm_inline.h>
 #include <linux/sched.h>
@@ -16,11 +17,26 @@
 #include <racetape/scenario.h>
 
 #define USER_BASE 0x08000000UL
-#define USER_PAGES 2UL
-/* A cache line of the first page for each thread. */
-#define USER_WORD(thread) (*(volatile u32 *)(USER_BASE + (thread) * 64UL))
-#define SHARED_ADDRESS (USER_BASE + PAGE_SIZE)
-#define SHARED_WORD (*(volatile u32 *)SHARED_ADDRESS)
+#define HUGE_BASE 0x10000000UL
+
+/* Two pages: the first has a cache line for each thread, the second is shared. */
+struct area {
+	unsigned long base, page_bytes;
+	unsigned order;
+	unsigned long vm_flags;
+};
+
+static const struct area areas[] = {
+	{ USER_BASE, PAGE_SIZE, 0, VM_NOHUGEPAGE },
+#ifndef CONFIG_SMALL
+	{ HUGE_BASE, HPAGE_PMD_SIZE, HPAGE_PMD_ORDER, 0 },
+#endif
+};
+#define AREAS ARRAY_SIZE(areas)
+
+#define USER_WORD(area, thread) (*(volatile u32 *)(areas[area].base + (thread) * 64UL))
+#define SHARED_ADDRESS(area) (areas[area].base + areas[area].page_bytes)
+#define SHARED_WORD(area) (*(volatile u32 *)SHARED_ADDRESS(area))
 
 #define THREAD_MAX 8
 #define ROUNDS 3U
@@ -31,7 +47,7 @@ static struct task_struct *main_task, *thread_task[THREAD_MAX];
 static unsigned thread_count;
 /* How often each thread has been round; the last round whose shared page is gone. */
 static volatile u32 progress[THREAD_MAX];
-static volatile u32 zapped;
+static volatile u32 zapped[AREAS];
 static volatile bool stop;
 
 /* Let others run: a spin, or on UP a yield; now and then a tick's sleep, so that time can pass for others who sleep. */
@@ -53,12 +69,14 @@ static void thread_main(void *argument)
 	unsigned waits = 0;
 
 	for (u32 i = 0; !stop; i++) {
-		BUG_ON(USER_WORD(self) != i);
-		USER_WORD(self) = i + 1;
+		for (unsigned area = 0; area < AREAS; area++) {
+			BUG_ON(USER_WORD(area, self) != i);
+			USER_WORD(area, self) = i + 1;
 
-		u32 gone = zapped;
-		u32 value = SHARED_WORD;
-		BUG_ON(value == POISON || (value && value <= gone));
+			u32 gone = zapped[area];
+			u32 value = SHARED_WORD(area);
+			BUG_ON(value == POISON || (value && value <= gone));
+		}
 		progress[self]++;
 		wait_a_bit(&waits);
 	}
@@ -127,39 +145,43 @@ static void migrate_first_page(void)
 }
 
 /* Throw the second page away and give its frame another use. */
-static void zap_second_page(u32 round)
+static void zap_second_page(unsigned area, u32 round)
 {
 	struct mm_struct *mm = current->mm;
+	unsigned long start = SHARED_ADDRESS(area);
 
-	SHARED_WORD = round;
+	SHARED_WORD(area) = round;
 	wait_for_progress();
 	down_read(&mm->mmap_sem);
-	zap_page_range(find_vma(mm, SHARED_ADDRESS), SHARED_ADDRESS, SHARED_ADDRESS + PAGE_SIZE);
+	zap_page_range(find_vma(mm, start), start, start + areas[area].page_bytes);
 	up_read(&mm->mmap_sem);
-	zapped = round;
+	zapped[area] = round;
 
 	/* What this CPU has freed last is what it is given first. */
-	struct page *page = alloc_page(GFP_HIGHUSER_MOVABLE);
+	struct page *page = alloc_pages(GFP_HIGHUSER_MOVABLE, areas[area].order);
 	BUG_ON(!page);
 	u32 *poison = kmap_atomic(page);
 	*poison = POISON;
 	kunmap_atomic(poison);
 	wait_for_progress();
-	__free_page(page);
+	__free_pages(page, areas[area].order);
 }
 
 static void child_main(void *argument)
 {
-	u32 before[THREAD_MAX];
+	u32 before[AREAS][THREAD_MAX];
 	unsigned waits = 0;
 
 	(void)argument;
-	for (unsigned i = 0; i < thread_count; i++)
-		before[i] = USER_WORD(i);
+	for (unsigned i = 0; i < AREAS * thread_count; i++)
+		before[i / thread_count][i % thread_count] = USER_WORD(i / thread_count, i % thread_count);
 	for (unsigned rounds = 0; rounds < 4; rounds++) {
 		wait_a_bit(&waits);
-		for (unsigned i = 0; i < thread_count; i++)
-			BUG_ON(USER_WORD(i) != before[i]);
+		for (unsigned i = 0; i < AREAS * thread_count; i++) {
+			u32 now = USER_WORD(i / thread_count, i % thread_count);
+
+			BUG_ON(now != before[i / thread_count][i % thread_count]);
+		}
 	}
 }
 
@@ -186,12 +208,14 @@ static void main_main(void *argument)
 		migrate_first_page();
 		wait_for_progress();
 		fork_child();
-		zap_second_page(round);
+		for (unsigned area = 0; area < AREAS; area++)
+			zap_second_page(area, round);
 	}
 	stop = true;
 	for (unsigned i = 0; i < thread_count; i++) {
 		wait_for_exit(thread_task[i]);
-		BUG_ON(USER_WORD(i) != progress[i]);
+		for (unsigned area = 0; area < AREAS; area++)
+			BUG_ON(USER_WORD(area, i) != progress[i]);
 	}
 }
 
@@ -199,8 +223,10 @@ void scenario_shootdown(void)
 {
 	struct mm_struct *mm = mm_alloc();
 
-	BUG_ON(!mm || !insert_vm_struct(mm, USER_BASE, USER_BASE + USER_PAGES * PAGE_SIZE,
-					VM_READ | VM_WRITE | VM_NOHUGEPAGE));
+	BUG_ON(!mm);
+	for (const struct area *area = areas; area < areas + AREAS; area++)
+		BUG_ON(!insert_vm_struct(mm, area->base, area->base + 2 * area->page_bytes,
+					 VM_READ | VM_WRITE | area->vm_flags));
 	thread_count = max(2U, num_online_cpus());
 	main_task = make_task("main", 0, main_main, NULL);
 	main_task->mm = mm;

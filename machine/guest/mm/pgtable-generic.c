@@ -1,0 +1,20 @@
+/* Taking an entry away and with it every translation made from it (mm/pgtable-generic.c, 2.6.39). */
+#include <linux/huge_mm.h>
+#include <asm/tlbflush.h>
+
+pte_t ptep_clear_flush(struct vm_area_struct *vma, unsigned long address, pte_t *ptep)
+{
+	pte_t pte = ptep_get_and_clear(vma->vm_mm, address, ptep);
+
+	flush_tlb_page(vma, address);
+	return pte;
+}
+
+pmd_t pmdp_clear_flush(struct vm_area_struct *vma, unsigned long address, pmd_t *pmdp)
+{
+	VM_BUG_ON(address & ~HPAGE_PMD_MASK);
+	pmd_t pmd = pmdp_get_and_clear(vma->vm_mm, address, pmdp);
+
+	flush_tlb_range(vma, address, address + HPAGE_PMD_SIZE);
+	return pmd;
+}

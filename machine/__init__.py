@@ -2,8 +2,10 @@
 
 Exports:
     Machine, Snapshot: the core (documented in `_core.pyi`).
+    BareMachine, Run, Event: a machine without an image, for experiments (docs/machine-api.md).
 """
 
 from machine._core import Machine, Snapshot
+from machine.bare import BareMachine, Event, Run
 
-__all__ = ["Machine", "Snapshot"]
+__all__ = ["BareMachine", "Event", "Machine", "Run", "Snapshot"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from debugger.divergence import first_divergence
     from debugger.report import DivergenceReport, Moment
-    from machine import Machine, Snapshot
+    from machine import BareMachine, Machine, Snapshot
     from machine.errors import (
         DivergenceError,
         ExpressionError,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from traces import Events, Tape, TapeWriter, strip
 
 __all__ = [
+    "BareMachine",
     "DivergenceError",
     "DivergenceReport",
     "Events",
@@ -68,6 +69,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "BareMachine": "machine",
     "DivergenceError": "machine.errors",
     "DivergenceReport": "debugger.report",
     "Events": "traces",

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(wildcard machine/core/*)
 GUEST := $(shell find machine/guest -type f)
 
-.PHONY: setup demo test soak lint fuzz-isa bench clean
+.PHONY: setup demo test soak lint fuzz-isa fuzz bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.images
@@ -54,6 +54,14 @@ SEED ?= 0
 COUNT ?= 1000000
 fuzz-isa: $(VENV)/.developer
 	$(BIN)/python tests/machine/fuzz_isa.py --seed $(SEED) --count $(COUNT)
+
+# The fuzzer over the core, with sanitizers: make fuzz RUNS=10000000 (docs/fuzzing.md)
+RUNS ?= 10000000
+fuzz:
+	tests/fuzz/build.sh build/fuzz/long
+	mkdir -p build/fuzz/corpus
+	build/fuzz/long/fuzz_core -runs=$(RUNS) -timeout=30 -max_len=600 -len_control=0 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/ build/fuzz/corpus tests/fuzz/seeds
 
 bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks

@@ -223,6 +223,8 @@ class Generator:
             or (row.map == 1 and row.opcode == 0xC7)
         ):
             return False
+        if row.name == "movsxd":
+            return self.maker == "intel"  # the other reads 32 bits for 16
         if near or any(token[0] == "J" for token in row.tokens):
             # 64-bit: one maker ignores it, the other cuts RIP. Else EIP is cut: what follows is mostly a fetch fault.
             return (bits != 64 or self.maker == "intel") and not plain and r.random() < (1 if bits == 16 else 0.1)
@@ -427,7 +429,7 @@ class Generator:
         if name in ("leave", "enter"):
             vector.gpr[RBP] = self.targets.stack() - vector.world.base("ss")
         # CALL to an address from memory: of a bad stack and a bad target, which comes first is not said.
-        if name in STACK_USERS and row.tokens != ["Ev"] and r.random() < 0.12 and not plain:
+        if name in STACK_USERS and row.tokens not in (["Ev"], ["Mp"]) and r.random() < 0.12 and not plain:
             vector.gpr[RSP] = self.targets.low_stack() - vector.world.base("ss")
         if name in ("cmpxchg", "cmpxchg8b", "cmpxchg16b"):
             return {RAX, RDX, RBX, RCX}
@@ -518,12 +520,14 @@ class Generator:
         size = 1 if row.form == "none_b" else e.operand_size
         backward = vector.flags & DF
         repeat = REP in e.prefixes or REPNE in e.prefixes
+        # Of two bad operands, which faults first is not said: no limits to run into where there are limits.
+        segmented = vector.world.ds != FLAT
 
         def start() -> int:
             kind = r.random()
             if vector.world.bits == 64 and e.address_bits == 64 and r.random() < 0.3:
                 return HIGH + 100 + r.randrange(48)
-            if kind < 0.75:  # room for 14 elements on both sides
+            if kind < 0.75 or segmented:  # room for 14 elements on both sides
                 return MIDDLE + 112 + r.randrange(32)
             if kind < 0.9:  # runs into a hole on the way
                 return LOW + r.randrange(30) if backward else EDGE + 128 - r.randrange(60)

@@ -311,6 +311,8 @@ def differences(vector: Vector, native: Outcome, ours: Outcome, long: bool) -> l
     error = native.error
     if native.trap == 14 and not long:
         error &= ~0x10  # the fetch bit: this paging has no NX
+    if native.trap == 14 and native.address >> 63:
+        error &= ~1  # the kernel's half: present or not, it is not ours to know
     if native.trap == 14 and ours.trap == 14 and vector.name == "arpl":
         error |= ours.error & 2  # read first or locked right away: not said
     for name, left, right in (

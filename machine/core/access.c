@@ -3,6 +3,7 @@
 #include "apic.h"
 #include "chain.h"
 #include "debug.h"
+#include "execute.h"
 #include "mmu.h"
 #include "store_buffer.h"
 
@@ -185,25 +186,49 @@ static const struct fast_entry *find_buffered(const struct cpu *c, uint64_t addr
 	return inside && tag == (addr & ~(uint64_t)(PAGE_SIZE - 1)) ? f : NULL;
 }
 
-/* Whether an instruction of a chain, which this store or read-modify-write begins, has to wait for room. */
-static bool must_wait(const struct cpu *c)
+/* Makes room in a full buffer as a tentative plan does when a CPU is blocked, without leaving the chain: a step of its
+ * own before that of `op`. False if the chain has no room for that step. */
+static bool drain_in_chain(struct cpu *c, const struct op *op)
 {
-	return c->buffered && c->machine->chain_end && store_buffer_full(c);
+	struct machine *m = c->machine;
+	uint64_t step = c->step_base + op->number;
+	if (!m->drains_in_chain || op == &c->single[0] || (int64_t)(m->chain_end - step) < op->left + 1)
+		return false;
+	m->step = step;
+	plan_log_drain(c);
+	store_buffer_drain_one(c);
+	c->step_base++;
+	c->retired_base--;
+	return true;
+}
+
+/* Whether an instruction of a chain, which this store or read-modify-write begins, has to wait for room. */
+static bool must_wait(struct cpu *c, const struct op *op)
+{
+	if (likely(!c->buffered || !c->machine->chain_end))
+		return false;
+	while (store_buffer_full(c)) /* by more than one, after a store over two lines */
+		if (!drain_in_chain(c, op))
+			return true;
+	return false;
 }
 
 enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
 					   uint32_t info)
 {
-	if (for_write && must_wait(c))
+	if (for_write && must_wait(c, op))
 		return STATUS_BLOCKED;
 	const struct fast_entry *f = find_buffered(c, addr, size, for_write);
 	if (f) {
 		uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1), forwarded = 0;
 		uint64_t phys = f->frame + offset;
-		if (c->store_filter & store_filter_bits(phys, size))
+		if (c->store_filter & store_filter_bits(phys, size)) {
 			c->loaded = store_buffer_read(c, phys, size, &forwarded);
-		else
+			if (!forwarded)
+				store_buffer_update_filter(c);
+		} else {
 			c->loaded = bytes_load(f->host + offset, size);
+		}
 		op_event(c, op, EVENT_load, addr, phys, c->loaded, size, forwarded);
 		return STATUS_OK;
 	}
@@ -221,7 +246,7 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value,
 					    uint32_t info)
 {
-	if (must_wait(c))
+	if (must_wait(c, op))
 		return STATUS_BLOCKED;
 	const struct fast_entry *f = find_buffered(c, addr, size, true);
 	if (f) {

@@ -54,9 +54,17 @@ ALWAYS_INLINE bool fast_hit(uint64_t tag, uint64_t addr, uint32_t size)
 	return tag == fast_tag(addr, 1) && (addr & (CACHE_LINE_SIZE - 1)) + size <= CACHE_LINE_SIZE;
 }
 
-ALWAYS_INLINE const struct fast_entry *fast_find(const struct cpu *c, uint64_t addr)
+/* Whether no buffered store may cover what is loaded: see cpu->store_filter, which linear addresses serve as well. */
+ALWAYS_INLINE bool unbuffered(const struct cpu *c, uint64_t addr, uint32_t size)
 {
-	return &c->fast[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
+	if (likely(!(c->store_filter >> (addr >> 3 & 63) & 1)))
+		return !(addr & (size - 1)) || !c->store_filter;
+	return false;
+}
+
+ALWAYS_INLINE const struct fast_entry *fast_find(const struct fast_entry *rows, uint64_t addr)
+{
+	return &rows[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
 }
 
 /* An event of the instruction `op` in a chain. */
@@ -102,9 +110,9 @@ ALWAYS_INLINE enum status access_load_result(struct cpu *c, enum status status, 
 ALWAYS_INLINE enum status mem_load_info(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint32_t info,
 					uint64_t *ret)
 {
-	const struct fast_entry *f = fast_find(c, addr);
+	const struct fast_entry *f = fast_find(c->fast_read, addr);
 	(void)info;
-	if (unlikely(!fast_hit(f->read_tag, addr, size)))
+	if (unlikely(!fast_hit(f->read_tag, addr, size) || !unbuffered(c, addr, size)))
 		ACCESS_MISS(access_load_result(c, access_load_op(c, op, addr, size, false, info), ret));
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
 	*ret = bytes_load(f->host + offset, size);
@@ -120,7 +128,7 @@ ALWAYS_INLINE enum status mem_load(struct cpu *c, const struct op *op, uint64_t 
 /* The load of a read-modify-write: faults as the write would. */
 ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t *ret)
 {
-	const struct fast_entry *f = fast_find(c, addr);
+	const struct fast_entry *f = fast_find(c->fast_write, addr);
 	if (unlikely(!fast_hit(f->write_tag, addr, size)))
 		ACCESS_MISS(access_load_result(c, access_load_op(c, op, addr, size, true, 0), ret));
 	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
@@ -132,7 +140,7 @@ ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, const struct op *op,
 ALWAYS_INLINE enum status mem_store_info(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint32_t info,
 					 uint64_t value)
 {
-	const struct fast_entry *f = fast_find(c, addr);
+	const struct fast_entry *f = fast_find(c->fast_write, addr);
 	(void)info;
 	if (unlikely(!fast_hit(f->write_tag, addr, size)))
 		ACCESS_MISS(access_store_op(c, op, addr, size, value, info));

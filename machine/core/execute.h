@@ -50,6 +50,9 @@ struct plan_cursor {
 	uint64_t done;	/* steps already taken of it */
 };
 
+/* Logs a drain that happens within a run, at the current step, and the steps of the run before it. */
+void plan_log_drain(struct cpu *c);
+
 /* Whether a plan's IRQ of this vector could be delivered now. */
 bool interrupt_possible(const struct cpu *c, uint64_t vector);
 

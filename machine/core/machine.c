@@ -78,6 +78,7 @@ void cpu_refresh(struct cpu *c)
 	c->access_info = 0;
 	c->watch_hits = 0;
 	c->hold = false;
+	c->store_first = 0;
 	c->stores_in_code = c->s.store_count != 0;
 	store_buffer_update_filter(c);
 	cpu_update_mode(c);
@@ -85,9 +86,13 @@ void cpu_refresh(struct cpu *c)
 
 void cpu_update_fast(struct cpu *c)
 {
-	c->buffered = c->s.store_count || c->hold;
-	c->stop_flags = c->buffered ? OP_WAITS : 0;
-	c->fast = c->fast_rows[c->buffered || c->careful ? 2 : cpu_privilege(c) == 3];
+	/* Kept in a register: read back as one with its neighbours it would wait for the store. */
+	bool buffered = c->s.store_count || c->hold;
+	c->buffered = buffered;
+	c->stop_flags = buffered ? OP_WAITS : 0;
+	uint32_t row = c->careful ? 2 : cpu_privilege(c) == 3;
+	c->fast_read = c->fast_rows[row];
+	c->fast_write = c->fast_rows[buffered ? 2 : row];
 }
 
 void cpu_update_mode(struct cpu *c)
@@ -111,5 +116,6 @@ void cpu_update_mode(struct cpu *c)
 void cpu_canonicalise(struct cpu *c)
 {
 	flags_canonicalise(c);
+	store_buffer_compact(c);
 	c->s.gpr[GPR_PAGE] = 0; /* the run loop sets it before anything uses it */
 }

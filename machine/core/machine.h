@@ -292,7 +292,8 @@ struct cpu {
 	uint64_t stack_mask;
 	uint64_t code_limit; /* highest offset a near jump may go to outside 64-bit code */
 	struct segment_view view[SEGMENT_COUNT];
-	struct fast_entry *fast; /* the row of fast_rows in use */
+	struct fast_entry *fast_read;  /* the rows of fast_rows in use */
+	struct fast_entry *fast_write;
 
 	/* Within a chain of instructions, step and rip follow from the instruction reached: see chain.h. */
 	uint64_t step_base;    /* step of instruction number 0 of the block */
@@ -303,6 +304,7 @@ struct cpu {
 
 	uint64_t pc; /* of the instruction being executed: what events name */
 	uint64_t loaded; /* result of the last access_load_slow */
+	uint32_t store_first;  /* index of the oldest store; 0 in every saved or hashed state */
 	uint64_t store_filter; /* bit n: a buffered store touches an aligned 8-byte word with number n modulo 64 */
 	uint64_t watch_hits; /* DR6 bits of breakpoints hit by the current instruction */
 	struct fault fault;
@@ -403,6 +405,8 @@ struct machine {
 	struct decode_cache *code;
 	uint32_t stop_at_trace;
 	uint64_t run_end; /* step at which cpu_run stops; a CPU that interrupts itself brings it forward */
+	uint64_t run_logged; /* step up to which the current run is in the log of choices */
+	bool drains_in_chain; /* a full buffer makes room by itself: tentative plans */
 	uint64_t chain_end; /* the same for chains; 0 if instructions are to be executed one by one */
 	struct op *broken;  /* an instruction whose handler is `exec_stale` for the moment: see chain_break */
 	op_handler broken_handler;

@@ -58,6 +58,18 @@ void memory_forget_unsaved(struct memory *mem)
 	mem->unsaved_count = 0;
 }
 
+void memory_write_small(struct machine *m, uint64_t phys, uint64_t value, uint32_t size)
+{
+	struct memory *mem = &m->memory;
+	uint32_t frame = (uint32_t)(phys >> PAGE_SHIFT);
+	assert(memory_contains(mem, phys, size) && (phys & (PAGE_SIZE - 1)) + size <= PAGE_SIZE);
+	if (unlikely((mem->flags[frame] & PAGE_DIRECT_MASK) != PAGE_DIRECT)) {
+		memory_write(m, phys, &value, size);
+		return;
+	}
+	bytes_store(mem->ram + phys, size, value);
+}
+
 void memory_write(struct machine *m, uint64_t phys, const void *data, size_t size)
 {
 	struct memory *mem = &m->memory;

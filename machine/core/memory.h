@@ -17,6 +17,9 @@ uint64_t memory_hash(struct memory *mem);
 /* Writes `size` bytes (any number) at `phys`, within RAM, on behalf of whoever: decoded code is kept coherent. */
 void memory_write(struct machine *m, uint64_t phys, const void *data, size_t size);
 
+/* The same for 1 to 8 bytes within one page. */
+void memory_write_small(struct machine *m, uint64_t phys, uint64_t value, uint32_t size);
+
 ALWAYS_INLINE bool memory_contains(const struct memory *mem, uint64_t phys, uint64_t size)
 {
 	return phys < mem->size_bytes && size <= mem->size_bytes - phys;

@@ -40,15 +40,28 @@ static void set_hold(struct cpu *c, bool hold)
 	cpu_update_fast(c);
 }
 
-static enum run_end run(struct cpu *c, uint64_t step_end, bool hold, bool stop_at_pause)
+/* Logs the steps that a run has taken since the last time. */
+static void log_run(struct cpu *c)
 {
 	struct machine *m = c->machine;
-	uint64_t first = m->step;
-	set_hold(c, hold);
+	if (m->step != m->run_logged)
+		log_choice(m, PLAN_RUN, (uint8_t)c->number, c->hold ? PLAN_HOLD : 0, m->step - m->run_logged);
+	m->run_logged = m->step;
+}
+
+void plan_log_drain(struct cpu *c)
+{
+	struct machine *m = c->machine;
+	log_run(c);
+	log_choice(m, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
+	m->run_logged = m->step + 1;
+}
+
+static enum run_end run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
+{
+	c->machine->run_logged = c->machine->step;
 	enum run_end end = cpu_run(c, step_end, stop_at_pause);
-	set_hold(c, false);
-	if (m->step != first)
-		log_choice(m, PLAN_RUN, (uint8_t)c->number, hold ? PLAN_HOLD : 0, m->step - first);
+	log_run(c);
 	return end;
 }
 
@@ -194,7 +207,7 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 		}
 		/* What is pending may become deliverable with any instruction. */
 		bool watch = chosen->s.nmi_pending || apic_raised(chosen);
-		enum run_end end = run(chosen, watch ? m->step + 1 : step_end, false, true);
+		enum run_end end = run(chosen, watch ? m->step + 1 : step_end, true);
 		switch (end) {
 		case RUN_PAUSE: m->auto_cpu = (chosen->number + 1) % m->cpu_count; break;
 		case RUN_WAITING: m->auto_cpu = 0; break;
@@ -207,6 +220,35 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 	return STOP_steps;
 }
 
+static enum stop run_record_execute(struct machine *m, struct cpu *c, uint64_t step_count, uint64_t *done, uint64_t step_max,
+				    bool exact)
+{
+	assert(*done <= step_count);
+	uint64_t left = step_count - *done, room = step_max - m->step, first = m->step;
+	uint64_t step_end = m->step + (left < room ? left : room);
+	while (m->step < step_end) {
+		enum run_end end = run(c, step_end, !exact);
+		if (end == RUN_BLOCKED && !exact) {
+			drain_step(c);
+			if (tap_full(&m->tap))
+				end = RUN_EVENTS;
+		}
+		*done += m->step - first;
+		first = m->step;
+		if (end == RUN_TRACE)
+			return STOP_trace;
+		if (end == RUN_EVENTS)
+			return STOP_events;
+		if (end == RUN_BLOCKED && exact)
+			return STOP_blocked;
+		if (end == RUN_WAITING && *done < step_count && exact)
+			return STOP_diverged;
+		if (end == RUN_WAITING || end == RUN_PAUSE)
+			return STOP_plan;
+	}
+	return *done >= step_count ? STOP_plan : STOP_steps;
+}
+
 /* One record, from `cursor->done` on. STOP_plan: the record is finished. */
 static enum stop record_execute(struct machine *m, const struct plan_record *r, uint64_t *done, uint64_t step_max, bool exact)
 {
@@ -215,30 +257,12 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 	uint64_t first = m->step;
 	switch (r->op) {
 	case PLAN_RUN: {
-		assert(*done <= r->arg);
-		uint64_t left = r->arg - *done, room = step_max - m->step;
-		uint64_t step_end = m->step + (left < room ? left : room);
-		while (m->step < step_end) {
-			enum run_end end = run(c, step_end, r->flags & PLAN_HOLD, !exact);
-			if (end == RUN_BLOCKED && !exact) {
-				drain_step(c);
-				if (tap_full(&m->tap))
-					end = RUN_EVENTS;
-			}
-			*done += m->step - first;
-			first = m->step;
-			if (end == RUN_TRACE)
-				return STOP_trace;
-			if (end == RUN_EVENTS)
-				return STOP_events;
-			if (end == RUN_BLOCKED && exact)
-				return STOP_blocked;
-			if (end == RUN_WAITING && *done < r->arg && exact)
-				return STOP_diverged;
-			if (end == RUN_WAITING || end == RUN_PAUSE)
-				return STOP_plan;
-		}
-		return *done >= r->arg ? STOP_plan : STOP_steps;
+		set_hold(c, r->flags & PLAN_HOLD);
+		m->drains_in_chain = !exact;
+		enum stop stop = run_record_execute(m, c, r->arg, done, step_max, exact);
+		m->drains_in_chain = false;
+		set_hold(c, false);
+		return stop;
 	}
 	case PLAN_DRAIN:
 		while (*done < r->arg) {

@@ -464,7 +464,7 @@ static PyObject *machine_store_buffer_entries(PyObject *self, PyObject *args)
 	struct cpu *c = cpu_of(self, number);
 	PyObject *list = c ? PyList_New(0) : NULL;
 	for (uint32_t i = 0; list && i < c->s.store_count; i++) {
-		const struct store_entry *e = &c->s.store[i];
+		const struct store_entry *e = store_buffer_entry(c, i);
 		PyObject *row = Py_BuildValue("KKKKK", e->addr, e->phys, e->size, e->value, e->pc);
 		if (!row || PyList_Append(list, row) < 0)
 			Py_CLEAR(list);

@@ -1,39 +1,56 @@
 #include "store_buffer.h"
 
+void store_buffer_compact(struct cpu *c)
+{
+	struct store_entry *entries = c->s.store;
+	memmove(entries, entries + c->store_first, c->s.store_count * sizeof(*entries));
+	memset(entries + c->s.store_count, 0, c->store_first * sizeof(*entries));
+	c->store_first = 0;
+}
+
 void store_buffer_push(struct cpu *c, uint64_t addr, uint64_t phys, uint32_t size, uint64_t value)
 {
 	assert(c->s.store_count < STORE_BUFFER_SLOTS);
 	assert(size >= 1 && size <= 8);
-	c->s.store[c->s.store_count++] = (struct store_entry){
-		.addr = addr, .phys = phys, .size = size, .value = value & size_mask(size), .pc = c->pc};
+	if (unlikely(c->store_first + c->s.store_count == STORE_BUFFER_SLOTS))
+		store_buffer_compact(c);
+	struct store_entry *entry = &c->s.store[c->store_first + c->s.store_count++];
+	entry->addr = addr;
+	entry->phys = phys;
+	entry->size = size;
+	entry->value = value & size_mask(size);
+	entry->pc = c->pc;
 	c->store_filter |= store_filter_bits(phys, size);
 	c->stores_in_code |= (c->machine->memory.flags[phys >> PAGE_SHIFT] & PAGE_CODE) != 0;
-	cpu_update_fast(c);
+	if (!c->buffered)
+		cpu_update_fast(c);
 }
 
 void store_buffer_drain_one(struct cpu *c)
 {
 	assert(c->s.store_count > 0);
-	struct store_entry entry = c->s.store[0];
-	c->s.store_count--;
-	memmove(&c->s.store[0], &c->s.store[1], c->s.store_count * sizeof(entry));
-	c->s.store[c->s.store_count] = (struct store_entry){0};
-	c->stores_in_code &= c->s.store_count != 0;
-	store_buffer_update_filter(c);
-	cpu_update_fast(c);
-
 	struct machine *m = c->machine;
-	memory_write(m, entry.phys, &entry.value, entry.size);
+	const struct store_entry *entry = store_buffer_entry(c, 0);
 	if (m->tap.on)
-		tap_append(m, c->number, m->step, entry.pc, EVENT_drain, entry.addr, entry.phys, entry.value,
-			   (uint32_t)entry.size, 0);
+		tap_append(m, c->number, m->step, entry->pc, EVENT_drain, entry->addr, entry->phys, entry->value,
+			   (uint32_t)entry->size, 0);
+	memory_write_small(m, entry->phys, entry->value, (uint32_t)entry->size);
+	c->store_first++;
+	if (--c->s.store_count)
+		return;
+	c->store_filter = 0;
+	c->stores_in_code = false;
+	if (!c->hold)
+		cpu_update_fast(c);
 }
 
 void store_buffer_update_filter(struct cpu *c)
 {
 	c->store_filter = 0;
-	for (uint32_t i = 0; i < c->s.store_count; i++)
-		c->store_filter |= store_filter_bits(c->s.store[i].phys, (uint32_t)c->s.store[i].size);
+	for (uint32_t i = 0; i < c->s.store_count; i++) {
+		const struct store_entry *e = store_buffer_entry(c, i);
+		c->store_filter |= store_filter_bits(e->phys, (uint32_t)e->size);
+	}
 }
 
 void store_buffer_drain_all(struct cpu *c)
@@ -44,9 +61,11 @@ void store_buffer_drain_all(struct cpu *c)
 
 bool store_buffer_overlaps(const struct cpu *c, uint64_t phys, uint32_t size)
 {
-	for (uint32_t i = 0; i < c->s.store_count; i++)
-		if (c->s.store[i].phys < phys + size && phys < c->s.store[i].phys + c->s.store[i].size)
+	for (uint32_t i = 0; i < c->s.store_count; i++) {
+		const struct store_entry *e = store_buffer_entry(c, i);
+		if (e->phys < phys + size && phys < e->phys + e->size)
 			return true;
+	}
 	return false;
 }
 
@@ -55,7 +74,7 @@ uint64_t store_buffer_read(const struct cpu *c, uint64_t phys, uint32_t size, ui
 	uint64_t value = bytes_load(c->machine->memory.ram + phys, size);
 	uint32_t covered = 0; /* one bit a byte */
 	for (uint32_t i = 0; i < c->s.store_count; i++) {
-		const struct store_entry *e = &c->s.store[i];
+		const struct store_entry *e = store_buffer_entry(c, i);
 		if (e->phys >= phys + size || phys >= e->phys + e->size)
 			continue;
 		for (uint32_t byte = 0; byte < size; byte++) {

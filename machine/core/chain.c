@@ -55,17 +55,20 @@ enum status exec_stale(struct cpu *c, const struct op *op)
 	return STATUS_END;
 }
 
+void chain_stop_at(struct machine *m, const struct op *op)
+{
+	chain_mend(m);
+	m->broken = (struct op *)op;
+	m->broken_handler = op->handler;
+	m->broken->handler = exec_stale;
+}
+
 void chain_break(struct cpu *c, const struct op *op)
 {
 	struct machine *m = c->machine;
 	m->chain_end = 0; /* if `op` is a branch, it looks there */
-	if (op == &c->single[0] || m->broken)
-		return;
-	/* No branch: the next instruction in the block sends it back. Only one CPU runs at a time, and the run loop mends
-	 * this before anything else is executed. */
-	m->broken = (struct op *)op + 1;
-	m->broken_handler = m->broken->handler;
-	m->broken->handler = exec_stale;
+	if (op != &c->single[0])
+		chain_stop_at(m, op + 1); /* otherwise it comes there */
 }
 
 void chain_mend(struct machine *m)

@@ -7,7 +7,8 @@
  * access, an exception, or an instruction that needs them.
  *
  * A chain is entered only if all its steps may be taken, so nothing is checked between two instructions:
- *   the budget      `left` steps fit into the run; checked where a chain starts and at every branch;
+ *   the budget      `left` steps fit into the run; checked at every branch. A chain that starts with less is stopped
+ *                   in the middle of its block: `chain_stop_at`;
  *   the event tap   has room for whatever a block can make; checked in the same places;
  *   store buffer    instructions that may have to wait for it stand at the start of a block (OP_WAITS), where a chain
  *                   stops while anything is buffered. Those whose first act is their only store may stand anywhere:
@@ -66,6 +67,8 @@ ALWAYS_INLINE void chain_sync(struct cpu *c, const struct op *op)
 enum status chain_stop(struct cpu *c, const struct op *op, enum status status);
 /* Goes on at `rip`, wherever that is decoded; links the branch `op` to it if both are in one page. */
 enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool direct);
+/* Makes a chain end before `op`. Only one CPU runs at a time, and the run loop mends this before anything else is executed. */
+void chain_stop_at(struct machine *m, const struct op *op);
 /* Makes the chain end after `op`, the instruction being executed. */
 void chain_break(struct cpu *c, const struct op *op);
 /* Takes that back. Called after every chain. */
@@ -74,11 +77,17 @@ void chain_mend(struct machine *m);
 enum status exec_end(struct cpu *c, const struct op *op);
 enum status exec_stale(struct cpu *c, const struct op *op);
 
+/* Whether a chain may go on with `next` at all, */
+ALWAYS_INLINE bool chain_may_enter(const struct cpu *c, const struct op *next)
+{
+	return c->machine->tap.count <= c->machine->tap.chain_max && !(next->flags & c->stop_flags);
+}
+
+/* and to the end of its block. */
 ALWAYS_INLINE bool chain_has_room(const struct cpu *c, const struct op *next)
 {
 	const struct machine *m = c->machine;
-	return (int64_t)(m->chain_end - m->step) >= next->left && m->tap.count <= m->tap.chain_max &&
-	       !(next->flags & c->stop_flags);
+	return (int64_t)(m->chain_end - m->step) >= next->left && chain_may_enter(c, next);
 }
 
 /* After `steps` steps of the block, at the branch or end of block `op`: on to `rip`. */

@@ -91,8 +91,11 @@ static enum status run_chain(struct cpu *c)
 	m->chain_end = m->run_end < INT64_MAX ? m->run_end : INT64_MAX;
 	/* A page without a tag has to be looked at for every instruction: a segment limit lies in it, or it is no RAM. */
 	bool cached = c->fetch_tag[linear >> PAGE_SHIFT & (FETCH_SLOTS - 1)] == c->page_linear;
-	if (likely(cached && !c->careful && !c->stores_in_code) && chain_has_room(c, op))
+	if (likely(cached && !c->careful && !c->stores_in_code) && chain_may_enter(c, op)) {
+		if (m->run_end - m->step < op->left)
+			chain_stop_at(m, op + (m->run_end - m->step));
 		return execute(c, op);
+	}
 	m->chain_end = 0;
 	return op->flags & OP_SYNCED ? execute(c, op) : execute_single(c, op, op_general_handler(op));
 }

@@ -408,7 +408,7 @@ struct machine {
 	uint64_t run_logged; /* step up to which the current run is in the log of choices */
 	bool drains_in_chain; /* a full buffer makes room by itself: tentative plans */
 	uint64_t chain_end; /* the same for chains; 0 if instructions are to be executed one by one */
-	struct op *broken;  /* an instruction whose handler is `exec_stale` for the moment: see chain_break */
+	struct op *broken;  /* an instruction whose handler is `exec_stale` for the moment: see chain_stop_at */
 	op_handler broken_handler;
 };
 

@@ -9,7 +9,8 @@ from machine.bare_tables import KERNEL_CODE, KERNEL_DATA, USER_CODE_32, USER_COD
 
 TABLES, TSS, STACK, KERNEL_STACK, IST = 0x10000, 0x10800, 0x22000, 0x24000, 0x2A000
 USER_CODE, USER_STACK, KERNEL, HANDLERS, APIC = 0x30000, 0x42000, 0x50000, 0x60000, 0x70000
-"""Linear addresses. Stacks are named by their ends; APIC is the local APIC's page."""
+"""Linear addresses. Stacks are named by their ends; APIC is the local APIC's page, mapped if there is
+paging."""
 IDT = TABLES + 0x1000
 DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS, NP, SS, GP, PF, AC = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 17
 WITH_ERROR = (DF, TS, NP, SS, GP, PF, AC)
@@ -43,13 +44,8 @@ class World:
     def __post_init__(self) -> None:
         self.paging = self.paging or ("4-level" if self.bits == 64 else "pae")
         self.m = m = BareMachine(self.bits, paging=self.paging, cpus=self.cpus)
-        m.map(TABLES, 0x2000)
-        m.map(STACK - 0x2000, 0xC000, rights="rw")
-        m.map(USER_CODE, 0x2000, user=True)
-        m.map(USER_STACK - 0x2000, 0x2000, rights="rw", user=True)
-        m.map(KERNEL, 0x2000)
-        m.map(HANDLERS, 0x2000)
-        m.map(APIC, phys=0xFEE00000, rights="rw")
+        if self.paging != "none":
+            self._map()
         m.add_tables(TABLES, stack=STACK)
         for vector in range(256):
             m.gate(vector, HANDLERS + 16 * vector)
@@ -57,6 +53,16 @@ class World:
         for cpu in range(self.cpus):
             m.set(cpu=cpu, gdt_limit=0x7FF)
             self.stand(cpu=cpu)
+
+    def _map(self) -> None:
+        m = self.m
+        m.map(TABLES, 0x2000)
+        m.map(STACK - 0x2000, 0xC000, rights="rw")
+        m.map(USER_CODE, 0x2000, user=True)
+        m.map(USER_STACK - 0x2000, 0x2000, rights="rw", user=True)
+        m.map(KERNEL, 0x2000)
+        m.map(HANDLERS, 0x2000)
+        m.map(APIC, phys=0xFEE00000, rights="rw")
 
     @property
     def code(self) -> int:

@@ -106,10 +106,10 @@ class World:
         """The frame of the handler that was just entered."""
         vector, offset = divmod(self.m.get("rip", cpu=cpu) - HANDLERS, 16)
         assert offset == 0
-        size = self.bits // 8
-        switched = self.bits == 64 or self.m.read_int(self.m.get("rsp") + (8 if vector in WITH_ERROR else 4)) & 3
+        size, rsp = self.bits // 8, self.m.get("rsp", cpu=cpu)
+        old_code = self.m.read_int(rsp + (8 if vector in WITH_ERROR else 4), cpu=cpu)
+        switched = self.bits == 64 or old_code & 3
         count = (5 if switched else 3) + (vector in WITH_ERROR)
-        rsp = self.m.get("rsp", cpu=cpu)
         words = [self.m.read_int(rsp + size * i, size, cpu=cpu) for i in range(count)]
         error = words.pop(0) if vector in WITH_ERROR else None
         words += [-1] * (5 - len(words))
@@ -119,18 +119,7 @@ class World:
         """Put a descriptor into the GDT."""
         self.m.write(TABLES + (selector & ~7), data)
 
-    def port(self, port: int, allowed: bool) -> None:
-        """Set a bit of the I/O permission bitmap; see `io_bitmap`."""
-        at = TSS + 104 + port // 8
-        old = self.m.read_int(at, 1)
-        self.m.write_int(at, old & ~(1 << port % 8) if allowed else old | 1 << port % 8, 1)
-
 
 def faults(run: Run) -> list[tuple[int, int]]:
     """(vector, error code) of the faults of a run."""
     return [(event.info, event.value) for event in run.of("fault")]
-
-
-def plan_irq(m: BareMachine, vector: int, cpu: int = 0) -> bool:
-    """Deliver an interrupt; whether the CPU took it."""
-    return m.interrupt(vector, cpu=cpu).reason == "plan"

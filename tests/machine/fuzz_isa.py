@@ -14,10 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from native_generator import Generator
-from native_known import KNOWN, is_known
 from native_layout import REGISTERS, WINDOWS, WORLDS, Vector
 from native_oracle import Comparison, build_runner, host_flags, host_maker
-from native_rows import vector_rows
 
 from machine import _core
 
@@ -137,10 +135,7 @@ def main() -> int:
             print("\n".join(failures) or "no difference")
             return bool(failures)
         worlds = [world for world in sides.worlds if arguments.bits in (None, world.bits)]
-        rows = [row for row in vector_rows() if not is_known(row)]
-        for known in KNOWN:
-            print(f"left out: {known.reason}")
-        generator = Generator(arguments.seed, rows, worlds=worlds, maker=host_maker())
+        generator = Generator(arguments.seed, worlds=worlds, maker=host_maker())
         generator.host_flags = host_flags()
         if arguments.name:
             generator.rows = [row for row in generator.rows if row.name == arguments.name]

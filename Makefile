@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-CORE := $(wildcard machine/core/*)
+CORE := $(wildcard machine/core/*) $(wildcard traces/codec/*)
 GUEST := $(shell find machine/guest -type f)
 
 .PHONY: setup demo test soak lint fuzz-isa fuzz bench clean
@@ -67,4 +67,4 @@ bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build *.egg-info machine/*.so machine/built
+	rm -rf $(VENV) build *.egg-info machine/*.so traces/*.so machine/built

@@ -1,4 +1,4 @@
-"""Build: the C11 core as a limited-API extension, and the guest images beside it.
+"""Build: the C11 core and the tape's codec as limited-API extensions, and the guest images beside them.
 
 RACETAPE_BUILD=debug turns warnings into errors, RACETAPE_BUILD=sanitize builds with ASan and UBSan as well.
 """
@@ -30,15 +30,20 @@ class BuildExtensionAndImages(build_ext):
 
 
 build = os.environ.get("RACETAPE_BUILD", "release")
-core = Extension(
-    "machine._core",
-    sources=sorted(glob.glob("machine/core/*.c")),
-    depends=sorted(glob.glob("machine/core/*.h") + glob.glob("machine/core/*.def")),
-    py_limited_api=True,
-    # Asserts stay on: Python's own flags define NDEBUG, ours undefine it.
-    extra_compile_args=["-std=c11", "-Wall", "-Wextra", "-UNDEBUG", "-fvisibility=hidden", *FLAGS[build]],
-    extra_link_args=[flag for flag in FLAGS[build] if flag.startswith("-fsanitize")],
-)
+
+
+def extension(name: str, folder: str) -> Extension:
+    """The extension module made of all C files of a folder."""
+    return Extension(
+        name,
+        sources=sorted(glob.glob(f"{folder}/*.c")),
+        depends=sorted(glob.glob(f"{folder}/*.h") + glob.glob(f"{folder}/*.def")),
+        py_limited_api=True,
+        # Asserts stay on: Python's own flags define NDEBUG, ours undefine it.
+        extra_compile_args=["-std=c11", "-Wall", "-Wextra", "-UNDEBUG", "-fvisibility=hidden", *FLAGS[build]],
+        extra_link_args=[flag for flag in FLAGS[build] if flag.startswith("-fsanitize")],
+    )
+
 
 setup(
     packages=find_packages(include=["racetape*", "debugger*", "replayer*", "recorder*", "traces*", "machine*"]),
@@ -47,7 +52,7 @@ setup(
         "racetape": ["py.typed"],
         "recorder": ["litmus/tests/**/*.litmus"],
     },
-    ext_modules=[core],
+    ext_modules=[extension("machine._core", "machine/core"), extension("traces._codec", "traces/codec")],
     cmdclass={"build_ext": BuildExtensionAndImages},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

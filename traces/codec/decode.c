@@ -1,0 +1,182 @@
+#include "codec.h"
+
+#include <stdlib.h>
+
+#include "predict.h"
+
+enum { SLACK = 16 /* zero bytes behind the streams, so that eight can be read where fewer are meant */ };
+
+/* Streams may claim anything. Reading beyond the end of one sets `damaged` and gives zeros. */
+struct decoder {
+	struct predictor predictor;
+	const uint8_t *at[STREAM_COUNT], *end[STREAM_COUNT];
+	bool damaged;
+	const struct columns *out;
+};
+
+static const uint8_t *take(struct decoder *d, int stream, size_t size)
+{
+	const uint8_t *from = d->at[stream];
+	if ((size_t)(d->end[stream] - from) < size) {
+		d->damaged = true;
+		static const uint8_t nothing[8] = {0};
+		assert(size <= sizeof(nothing));
+		return nothing;
+	}
+	d->at[stream] = from + size;
+	return from;
+}
+
+static uint64_t take_bytes(struct decoder *d, int stream, uint32_t length)
+{
+	if (length == 0)
+		return 0;
+	uint64_t x;
+	/* Eight bytes are there: behind the streams comes slack, and take's zeros are eight. */
+	memcpy(&x, take(d, stream, length), sizeof(x));
+	return x & (UINT64_MAX >> (64 - 8 * length));
+}
+
+static uint8_t take_control(struct decoder *d)
+{
+	return *take(d, STREAM_CONTROL, 1);
+}
+
+static uint64_t take_number(struct decoder *d)
+{
+	uint32_t length = *take(d, STREAM_SITE, 1);
+	if (length > LENGTH_MAX) {
+		d->damaged = true;
+		return 0;
+	}
+	return take_bytes(d, STREAM_SITE, length);
+}
+
+ALWAYS_INLINE void set_row(const struct decoder *d, size_t i, uint64_t step, const struct site *site, uint64_t addr, uint64_t value)
+{
+	const struct columns *out = d->out;
+	out->wide[0][i] = step;
+	out->wide[1][i] = site->pc;
+	out->wide[2][i] = addr;
+	out->wide[3][i] = addr + site->distance;
+	out->wide[4][i] = value;
+	for (int k = 0; k < NARROW_COUNT; k++)
+		out->narrow[k][i] = (uint8_t)(site->meta >> 8 * k);
+}
+
+/* The site after `site` that `code` names; `steps` gets how much later. */
+static struct site *take_site(struct decoder *d, struct site *site, uint8_t code, uint64_t *steps)
+{
+	struct predictor *p = &d->predictor;
+	struct site *next;
+	if (code == CODE_SECOND) {
+		next = &p->sites[site->next[1]];
+		*steps = site->steps[1];
+	} else {
+		if (code == CODE_KNOWN) {
+			next = &p->sites[take_bytes(d, STREAM_SITE, 2) % SITE_COUNT];
+		} else {
+			uint64_t pc = site->pc + unzigzag(take_number(d));
+			uint32_t meta = (uint32_t)take_number(d);
+			next = find_site(p, pc, meta);
+			start_site(next, pc, meta);
+		}
+		*steps = take_number(d);
+	}
+	learn_next(p, site, next, *steps);
+	return next;
+}
+
+static struct site *take_event(struct decoder *d, struct site *site, size_t i, uint64_t *step)
+{
+	struct predictor *p = &d->predictor;
+	struct site *next = &p->sites[site->next[0]];
+	uint64_t steps = site->steps[0];
+	uint8_t code = take_control(d);
+	if (code == CODE_SECOND || code == CODE_KNOWN || code == CODE_NEW) {
+		next = take_site(d, site, code, &steps);
+		code = take_control(d);
+	}
+	uint8_t place = code;
+	if (place == CODE_PAGE || place == CODE_DISTANCE)
+		code = take_control(d);
+	uint32_t addr_length = code & 15, value_length = code >> 4;
+	if (addr_length > LENGTH_MAX || value_length > LENGTH_MAX) {
+		d->damaged = true;
+		return next;
+	}
+	uint64_t addr = expected_addr(p, next) + unzigzag(take_bytes(d, STREAM_ADDR, addr_length));
+	if (place == CODE_PAGE)
+		next->distance = *distance_of(p, addr);
+	if (place == CODE_DISTANCE)
+		next->distance = *distance_of(p, addr) = take_number(d);
+	uint64_t *cell = cell_of(p, addr + next->distance);
+	uint64_t value = expected_value(p, next, cell) + unzigzag(take_bytes(d, STREAM_VALUE, value_length));
+	if (addr_length)
+		learn_addr(p, next, addr);
+	if (value_length)
+		learn_value(p, next, value, cell);
+	note_event(p, next, addr, value, cell);
+	*step += steps;
+	set_row(d, i, *step, next, addr, value);
+	return next;
+}
+
+static void take_events(struct decoder *d, size_t count)
+{
+	struct predictor *p = &d->predictor;
+	struct site *site = p->sites;
+	uint64_t step = 0;
+	size_t i = 0;
+	for (;;) {
+		uint8_t run = take_control(d);
+		if (d->damaged || run > count - i) {
+			d->damaged = true;
+			return;
+		}
+		for (size_t end = i + run; i < end; i++) {
+			struct site *next = &p->sites[site->next[0]];
+			uint64_t addr = expected_addr(p, next);
+			uint64_t *cell = cell_of(p, addr + next->distance);
+			uint64_t value = expected_value(p, next, cell);
+			step += site->steps[0];
+			note_event(p, next, addr, value, cell);
+			set_row(d, i, step, next, addr, value);
+			site = next;
+		}
+		if (run == RUN_MAX)
+			continue;
+		if (i == count)
+			return;
+		site = take_event(d, site, i++, &step);
+	}
+}
+
+enum decode_status decode_events(const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
+				 const struct columns *out)
+{
+	assert(count <= CODEC_EVENTS_MAX);
+	size_t total = 0;
+	for (int i = 0; i < STREAM_COUNT; i++)
+		total += stream_bytes[i];
+	struct decoder *d = calloc(1, sizeof(*d));
+	uint8_t *copy = malloc(total + SLACK);
+	enum decode_status status = DECODE_NO_MEMORY;
+	if (d && copy) {
+		memcpy(copy, coded, total);
+		memset(copy + total, 0, SLACK);
+		const uint8_t *at = copy;
+		for (int i = 0; i < STREAM_COUNT; i++) {
+			d->at[i] = at;
+			d->end[i] = at += stream_bytes[i];
+		}
+		d->out = out;
+		take_events(d, count);
+		for (int i = 0; i < STREAM_COUNT; i++)
+			d->damaged |= d->at[i] != d->end[i];
+		status = d->damaged ? DECODE_DAMAGED : DECODE_OK;
+	}
+	free(copy);
+	free(d);
+	return status;
+}

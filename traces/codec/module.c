@@ -1,0 +1,161 @@
+/* The extension module `traces._codec`: what it does is in encode.c and decode.c. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+#include <stdlib.h>
+
+#include "codec.h"
+
+/* Takes the buffers of nine columns of one length. Returns false with an exception set. */
+static bool columns_get(PyObject *columns, Py_buffer views[COLUMN_COUNT], int flags)
+{
+	if (!PyTuple_Check(columns) || PyTuple_Size(columns) != COLUMN_COUNT) {
+		PyErr_SetString(PyExc_TypeError, "the columns are a tuple of nine buffers");
+		return false;
+	}
+	for (int i = 0; i < COLUMN_COUNT; i++) {
+		if (PyObject_GetBuffer(PyTuple_GetItem(columns, i), &views[i], flags) < 0) {
+			while (i--)
+				PyBuffer_Release(&views[i]);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void columns_release(Py_buffer views[COLUMN_COUNT])
+{
+	for (int i = 0; i < COLUMN_COUNT; i++)
+		PyBuffer_Release(&views[i]);
+}
+
+static Py_ssize_t item_bytes(int column)
+{
+	return column < WIDE_COUNT ? (Py_ssize_t)sizeof(uint64_t) : 1;
+}
+
+/* Whether the columns are the fields of one array of struct row. */
+static bool columns_are_rows(const Py_buffer views[COLUMN_COUNT])
+{
+	Py_ssize_t offset = 0;
+	for (int i = 0; i < COLUMN_COUNT; offset += item_bytes(i++)) {
+		const Py_buffer *view = &views[i];
+		if (view->ndim != 1 || view->itemsize != item_bytes(i) || view->shape[0] != views[0].shape[0])
+			return false;
+		/* A single row has no distance to the next, none has no place. */
+		if (view->shape[0] > 1 && view->strides[0] != (Py_ssize_t)sizeof(struct row))
+			return false;
+		if (view->shape[0] > 0 && (const char *)view->buf != (const char *)views[0].buf + offset)
+			return false;
+	}
+	return views[0].shape[0] <= CODEC_EVENTS_MAX && (uintptr_t)views[0].buf % _Alignof(struct row) == 0;
+}
+
+static PyObject *module_encode(PyObject *module, PyObject *columns)
+{
+	(void)module;
+	Py_buffer views[COLUMN_COUNT];
+	if (!columns_get(columns, views, PyBUF_STRIDES))
+		return NULL;
+	PyObject *result = NULL;
+	if (!columns_are_rows(views)) {
+		PyErr_SetString(PyExc_ValueError, "the columns are not the fields of at most 2**18 rows of 48 bytes");
+	} else {
+		size_t count = (size_t)views[0].shape[0];
+		uint32_t sizes[STREAM_COUNT];
+		bool done = false;
+		uint8_t *coded = malloc(encoded_bytes_max(count));
+		if (coded) {
+			Py_BEGIN_ALLOW_THREADS
+			done = encode_events(views[0].buf, count, coded, sizes);
+			Py_END_ALLOW_THREADS
+		}
+		if (done) {
+			Py_ssize_t total = 0;
+			for (int i = 0; i < STREAM_COUNT; i++)
+				total += sizes[i];
+			result = Py_BuildValue("(y#(IIII))", (const char *)coded, total, sizes[0], sizes[1], sizes[2], sizes[3]);
+		} else {
+			PyErr_NoMemory();
+		}
+		free(coded);
+	}
+	columns_release(views);
+	return result;
+}
+
+/* Whether `views` are what `count` events can be written to. */
+static bool columns_have_room(const Py_buffer views[COLUMN_COUNT], size_t count)
+{
+	for (int i = 0; i < COLUMN_COUNT; i++)
+		if (views[i].len != (Py_ssize_t)count * item_bytes(i) || (uintptr_t)views[i].buf % (size_t)item_bytes(i))
+			return false;
+	return true;
+}
+
+static PyObject *module_decode(PyObject *module, PyObject *args)
+{
+	(void)module;
+	const char *coded;
+	Py_ssize_t size;
+	uint32_t sizes[STREAM_COUNT];
+	PyObject *columns;
+	if (!PyArg_ParseTuple(args, "y#(IIII)O", &coded, &size, &sizes[0], &sizes[1], &sizes[2], &sizes[3], &columns))
+		return NULL;
+	uint64_t total = 0;
+	for (int i = 0; i < STREAM_COUNT; i++)
+		total += sizes[i];
+	if (total != (uint64_t)size) {
+		PyErr_SetString(PyExc_ValueError, "the streams have another length together");
+		return NULL;
+	}
+	Py_buffer views[COLUMN_COUNT];
+	if (!columns_get(columns, views, PyBUF_WRITABLE))
+		return NULL;
+	size_t count = (size_t)(views[0].len / item_bytes(0));
+	enum decode_status status = DECODE_OK;
+	bool room = count <= CODEC_EVENTS_MAX && columns_have_room(views, count);
+	if (room) {
+		struct columns out;
+		for (int i = 0; i < WIDE_COUNT; i++)
+			out.wide[i] = views[i].buf;
+		for (int i = 0; i < NARROW_COUNT; i++)
+			out.narrow[i] = views[WIDE_COUNT + i].buf;
+		Py_BEGIN_ALLOW_THREADS
+		status = decode_events((const uint8_t *)coded, sizes, count, &out);
+		Py_END_ALLOW_THREADS
+	}
+	columns_release(views);
+	if (!room)
+		PyErr_SetString(PyExc_ValueError, "the columns are not nine arrays of one length, at most 2**18");
+	else if (status == DECODE_DAMAGED)
+		PyErr_SetString(PyExc_ValueError, "the streams do not describe these events");
+	else if (status == DECODE_NO_MEMORY)
+		PyErr_NoMemory();
+	else
+		Py_RETURN_NONE;
+	return NULL;
+}
+
+static PyMethodDef module_methods[] = {
+	{"encode", module_encode, METH_O, "Events into streams; see _codec.pyi."},
+	{"decode", module_decode, METH_VARARGS, "Streams into events; see _codec.pyi."},
+	{0},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+	{0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "traces._codec",
+	.m_methods = module_methods,
+	.m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__codec(void)
+{
+	return PyModuleDef_Init(&module_def);
+}

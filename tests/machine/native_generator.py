@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from native_flags import COUNTED, DOUBLE_SHIFTS, ROTATES, undefined_flags
 from native_layout import (
-    AC,
     CODE_SIZE,
     FLAT,
     MIDDLE,
@@ -243,8 +242,6 @@ class Generator(Preparation):
             e.tail = bytes([0xC0 | (reg & 7) << 3 | rm & 7])
             return -1
         target = self.targets.data(vector.world)
-        if vector.flags & AC and target in self.targets.non_canonical:
-            target &= ~63  # which of the two faults comes first is tested by itself
         if row.name == "arpl":  # whether what is not changed has to be writable is not said
             target = MIDDLE + r.randrange(240)
         if row.name.startswith("bt") and tokens[-1].startswith("G"):

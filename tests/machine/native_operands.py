@@ -81,7 +81,6 @@ class Targets:
 
     def __init__(self, source: random.Random) -> None:
         self.random = source
-        self.non_canonical = frozenset(addr + n for addr in NON_CANONICAL for n in range(64))
 
     def data(self, world: World) -> int:
         r = self.random

@@ -61,7 +61,7 @@ class Preparation(Values):
             if name in DOUBLE_SHIFTS and e.operand_bits == 16 and vector.gpr[RCX] & 31 > 16:
                 vector.gpr[RCX] &= ~0x10
             return {RCX}
-        if name in UNALIGNED or (name == "pop" and not row.tokens):
+        if name in UNALIGNED:
             vector.flags &= ~AC
         if name in ("leave", "enter"):
             vector.gpr[RBP] = self.targets.stack() - vector.world.base("ss")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -35,9 +36,8 @@ _CRCS: Final = struct.Struct("<II")  # header_crc, payload_crc
 HEADER_BYTES: Final = _PREFIX.size + _CRCS.size + HASH_BYTES
 assert HEADER_BYTES == 64
 
-# Level 3: on event columns level 1 is a tenth larger, level 6 takes twice the time for 3 %.
-_COMPRESSOR: Final = zstandard.ZstdCompressor(level=3, write_content_size=True, write_checksum=False)
-_DECOMPRESSOR: Final = zstandard.ZstdDecompressor()
+LEVEL: Final = 3
+"""Of zstd. On page contents and images level 1 is a tenth larger, level 6 takes twice the time for 3 %."""
 
 
 class FormatError(TapeError):
@@ -126,10 +126,28 @@ def unpack_header(data: bytes, offset: int, previous: bytes | None) -> Chunk:
     )  # fmt: skip
 
 
-def zstd_pack(data: bytes) -> bytes:
-    """One zstd frame that states its content size."""
+class _Contexts(threading.local):
+    """What zstd works with; a context serves one thread at a time."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
+
+    def compressor(self, level: int) -> zstandard.ZstdCompressor:
+        if level not in self.compressors:
+            self.compressors[level] = zstandard.ZstdCompressor(
+                level=level, write_content_size=True, write_checksum=False
+            )
+        return self.compressors[level]
+
+
+_CONTEXTS: Final = _Contexts()
+
+
+def zstd_pack(data: bytes, level: int = LEVEL) -> bytes:
+    """One zstd frame that states its content size. Other threads run meanwhile."""
     assert len(data) <= CHUNK_BYTES_MAX
-    return _COMPRESSOR.compress(data)
+    return _CONTEXTS.compressor(level).compress(data)
 
 
 def zstd_unpack(frame: bytes, size_bytes: int | None = None) -> bytes:
@@ -139,7 +157,7 @@ def zstd_unpack(frame: bytes, size_bytes: int | None = None) -> bytes:
         # Checked before decompressing: the library allocates whatever the frame states.
         if stated < 0 or stated > CHUNK_BYTES_MAX or size_bytes not in (None, stated):
             raise FormatError(f"zstd frame states {stated} bytes where {size_bytes or 'at most 16 MiB'} are due")
-        data = _DECOMPRESSOR.decompress(frame, allow_extra_data=False) if stated else b""
+        data = _CONTEXTS.decompressor.decompress(frame, allow_extra_data=False) if stated else b""
     except zstandard.ZstdError as error:
         raise FormatError(f"zstd frame does not decompress: {error}") from None
     if len(data) != stated:

@@ -109,7 +109,7 @@ static struct site *take_event(struct decoder *d, struct site *site, size_t i, u
 	if (place == CODE_PAGE)
 		next->distance = *distance_of(p, addr);
 	if (place == CODE_DISTANCE)
-		next->distance = *distance_of(p, addr) = take_number(d);
+		next->distance = *distance_of(p, addr) = unzigzag(take_number(d));
 	uint64_t *cell = cell_of(p, addr + next->distance);
 	uint64_t value = expected_value(p, next, cell) + unzigzag(take_bytes(d, STREAM_VALUE, value_length));
 	if (addr_length)

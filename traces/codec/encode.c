@@ -100,7 +100,7 @@ static __attribute__((noinline)) struct site *put_event(struct encoder *e, struc
 			*e->at[STREAM_CONTROL]++ = CODE_PAGE;
 		} else {
 			*e->at[STREAM_CONTROL]++ = CODE_DISTANCE;
-			e->at[STREAM_SITE] = put_number(e->at[STREAM_SITE], distance);
+			e->at[STREAM_SITE] = put_number(e->at[STREAM_SITE], zigzag(distance));
 			*of_page = distance;
 		}
 		next->distance = distance;

@@ -234,7 +234,7 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 	}
 	uint64_t run_end = c->machine->run_end;
 	chain_sync(c, op);
-	if (unlikely(c->careful) && debug_misaligned(c, addr, size))
+	if (unlikely(c->careful) && canonical_range(c, addr, size) && debug_misaligned(c, addr, size))
 		return STATUS_FAULT;
 	enum status status = access_load_slow(c, addr, size, for_write, info | (op->segment == SS ? ACCESS_STACK : 0));
 	if (unlikely(c->careful) && status == STATUS_OK)
@@ -258,7 +258,7 @@ enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, u
 	}
 	uint64_t run_end = c->machine->run_end;
 	chain_sync(c, op);
-	if (unlikely(c->careful) && debug_misaligned(c, addr, size))
+	if (unlikely(c->careful) && canonical_range(c, addr, size) && debug_misaligned(c, addr, size))
 		return STATUS_FAULT;
 	enum status status = access_store_slow(c, addr, size, value, info | (op->segment == SS ? ACCESS_STACK : 0));
 	if (unlikely(c->careful) && status == STATUS_OK)

@@ -225,6 +225,7 @@ static uint32_t operand_size(const struct form_info *form, uint16_t traits, uint
 	case WIDTH_W: return 2;
 	case WIDTH_D: return 4;
 	case WIDTH_Q: return 8;
+	case WIDTH_Y: return wide && p->rex & REX_W ? 8 : 4;
 	case WIDTH_NATIVE: return wide ? 8 : 4;
 	default: break;
 	}

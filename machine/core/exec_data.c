@@ -157,8 +157,8 @@ ALWAYS_INLINE enum status cmovcc_g_e(struct cpu *c, const struct op *op, uint32_
 {
 	uint64_t e;
 	TRY(e_get(c, op, size, memory, &e)); /* the load happens, and may fault, whatever the condition */
-	if (condition(c, op->opcode & 15))
-		reg_set(c, op->reg, size, e);
+	/* Written in any case: the upper half of a 32-bit destination is cleared even if nothing moves. */
+	reg_set(c, op->reg, size, condition(c, op->opcode & 15) ? e : reg_get(c, op->reg, size));
 	return STATUS_OK;
 }
 HANDLERS(cmovcc_g_e)
@@ -300,7 +300,7 @@ ALWAYS_INLINE enum status lahf(struct cpu *c, const struct op *op, uint32_t size
 	(void)op;
 	(void)size;
 	(void)memory;
-	reg_set(c, 4, 1, flags_get(c) & 0xff); /* AH */
+	reg_set(c, GPR_HIGH, 1, flags_get(c) & 0xff); /* AH */
 	return STATUS_OK;
 }
 HANDLERS(lahf)

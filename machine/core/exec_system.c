@@ -321,7 +321,7 @@ ALWAYS_INLINE enum status pop_s(struct cpu *c, const struct op *op, uint32_t siz
 {
 	(void)memory;
 	uint64_t selector;
-	TRY(stack_peek(c, op, 0, 2, &selector));
+	TRY(stack_peek(c, op, 0, size, &selector));
 	uint64_t pointer = c->s.gpr[RSP] + size;
 	TRY(segment_load(c, opcode_segment(op), (uint16_t)selector));
 	stack_set(c, pointer);

@@ -36,7 +36,7 @@ struct handlers {
 
 /* Where operands come from, in the letters of the Intel SDM (vol. 2, appendix A); `i` = sign-extended byte. */
 enum immediate { IMM_NONE, IMM_B, IMM_SB, IMM_W, IMM_Z, IMM_V, IMM_JB, IMM_JZ, IMM_FAR, IMM_OFFSET, IMM_W_B };
-enum width { WIDTH_B, WIDTH_V, WIDTH_W, WIDTH_D, WIDTH_Q, WIDTH_NATIVE };
+enum width { WIDTH_B, WIDTH_V, WIDTH_W, WIDTH_D, WIDTH_Q, WIDTH_Y, WIDTH_NATIVE };
 /* Which operands are byte registers, among which AH to BH hide. */
 enum byte_operands { BYTES_none, BYTES_E, BYTES_G, BYTES_EG, BYTES_Z };
 
@@ -61,6 +61,7 @@ enum byte_operands { BYTES_none, BYTES_E, BYTES_G, BYTES_EG, BYTES_Z };
 	FORM(Gv_Mp, 1, IMM_NONE, WIDTH_V, none)      \
 	FORM(Gv_Ma, 1, IMM_NONE, WIDTH_V, none)      \
 	FORM(M_Gv, 1, IMM_NONE, WIDTH_V, none)       \
+	FORM(My_Gy, 1, IMM_NONE, WIDTH_Y, none)      \
 	FORM(Gv_Eb, 1, IMM_NONE, WIDTH_V, E)         \
 	FORM(Gv_Ew, 1, IMM_NONE, WIDTH_V, none)      \
 	FORM(Gv_Ed, 1, IMM_NONE, WIDTH_V, none)      \

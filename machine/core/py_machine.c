@@ -128,7 +128,13 @@ static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwarg
 		PyErr_SetString(PyExc_ValueError, "done is more than the record has");
 		return NULL;
 	}
-	enum stop stop = plan_execute(m, records, count, &cursor, step_max, exact);
+	struct machine_object *object = (struct machine_object *)self;
+	enum stop stop;
+	object->executing = true;
+	Py_BEGIN_ALLOW_THREADS
+	stop = plan_execute(m, records, count, &cursor, step_max, exact);
+	Py_END_ALLOW_THREADS
+	object->executing = false;
 	PyMem_Free(records);
 	if (m->choices.failed)
 		return PyErr_NoMemory();
@@ -503,6 +509,16 @@ static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 
 /* --- attributes --- */
 
+/* Other threads run while a machine executes; they may not use that machine. */
+static PyObject *machine_getattro(PyObject *self, PyObject *name)
+{
+	if (((struct machine_object *)self)->executing) {
+		PyErr_SetString(PyExc_RuntimeError, "the machine is executing in another thread");
+		return NULL;
+	}
+	return PyObject_GenericGetAttr(self, name);
+}
+
 enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, STEP, EXIT_STATUS, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
 
 static PyObject *machine_get(PyObject *self, void *closure)
@@ -596,6 +612,7 @@ static PyMethodDef machine_methods[] = {
 static PyType_Slot machine_slots[] = {
 	{Py_tp_new, machine_new},
 	{Py_tp_dealloc, machine_dealloc},
+	{Py_tp_getattro, machine_getattro},
 	{Py_tp_methods, machine_methods},
 	{Py_tp_getset, machine_getset},
 	{Py_tp_doc, "A deterministic x86 multiprocessor; see _core.pyi."},

@@ -21,6 +21,7 @@ struct machine_object {
 	PyObject_HEAD
 	struct machine *machine;
 	Py_ssize_t exports; /* buffers that point into the tap */
+	bool executing;	    /* without holding the interpreter's lock */
 };
 
 struct snapshot_object {

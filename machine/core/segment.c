@@ -137,8 +137,10 @@ enum status segment_check_stack(struct cpu *c, uint16_t selector, uint32_t privi
 	uint64_t descriptor;
 	if (!(selector & 0xfffc)) {
 		bool allowed = cpu_long_mode(c) && to_64bit && privilege != 3 && (selector & 3) == privilege;
+		if (!allowed)
+			return fault_raise_error(c, VECTOR_GP, 0);
 		*ret = (struct segment_register){.selector = selector, .type = (uint8_t)(privilege << 5)};
-		return allowed ? STATUS_OK : fault_raise_error(c, VECTOR_GP, 0);
+		return STATUS_OK;
 	}
 	TRY(descriptor_read(c, selector, VECTOR_GP, &descriptor));
 	struct segment_register s = descriptor_decode(selector, descriptor);

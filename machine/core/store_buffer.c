@@ -69,9 +69,29 @@ bool store_buffer_overlaps(const struct cpu *c, uint64_t phys, uint32_t size)
 	return false;
 }
 
+/* The value, if the youngest store that touches any of the bytes covers them all. */
+static bool forward_whole(const struct cpu *c, uint64_t phys, uint32_t size, uint64_t *ret)
+{
+	for (uint32_t i = c->s.store_count; i--;) {
+		const struct store_entry *e = store_buffer_entry(c, i);
+		if (e->phys >= phys + size || phys >= e->phys + e->size)
+			continue;
+		if (e->phys > phys || phys + size > e->phys + e->size)
+			return false;
+		*ret = e->value >> (phys - e->phys) * 8 & size_mask(size);
+		return true;
+	}
+	return false;
+}
+
 uint64_t store_buffer_read(const struct cpu *c, uint64_t phys, uint32_t size, uint32_t *info)
 {
-	uint64_t value = bytes_load(c->machine->memory.ram + phys, size);
+	uint64_t value;
+	if (forward_whole(c, phys, size, &value)) {
+		*info |= EVENT_FORWARDED;
+		return value;
+	}
+	value = bytes_load(c->machine->memory.ram + phys, size);
 	uint32_t covered = 0; /* one bit a byte */
 	for (uint32_t i = 0; i < c->s.store_count; i++) {
 		const struct store_entry *e = store_buffer_entry(c, i);

@@ -108,6 +108,7 @@ class Prepared:
         seed: int = 0,
         whole: bool = False,
         layer_b: bool = True,
+        background: bool = True,
         progress: Progress | None = None,
     ) -> Summary:
         """Record one run to `path`.
@@ -117,6 +118,7 @@ class Prepared:
             seed: for the strategy, 0 to 2^64 - 1.
             whole: record events from reset on, not only from `ready` on.
             layer_b: with False the tape holds the schedule only.
+            background: compress and write in a second thread; the tape is the same.
             progress: called now and then with (step, most steps).
         Raises:
             TapeError: the tape cannot be written; what was written before stays.
@@ -126,7 +128,7 @@ class Prepared:
             raise UsageError(f"seed {seed} is out of range; it is 0 to 2^64 - 1")
         chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
         machine = self.machine
-        with TapeWriter(path) as writer:
+        with TapeWriter(path, background=background) as writer:
             writer.begin(self.header(chosen, seed, whole=whole), self.image)
             machine.restore(self.at_reset if whole else self.at_ready)
             machine.stop_at_trace = 0

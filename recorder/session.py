@@ -15,7 +15,7 @@ from machine import Machine
 from machine.errors import DivergenceError
 from recorder.ending import ending
 from recorder.schedule import Strategy, plan
-from traces import Events, TapeFooter, TapeWriter
+from traces import TapeFooter, TapeWriter
 from traces.reader import Progress
 from traces.records import PAGE_BYTES
 from traces.schema import STATE_VERSION, Op, RecordArray, records_of
@@ -157,10 +157,9 @@ class Session:
             return
         self.writer.choices(records, machine.step, state_hash)
         if machine.tap:
-            events = Events.from_tap(machine.events())
+            self.event_count += machine.events()[0]
+            self.writer.tap(machine.events(), machine.step, state_hash)
             machine.events_clear()
-            self.event_count += len(events)
-            self.writer.events(events, machine.step, state_hash)
             if machine.step >= self._checkpoint_step:
                 self._checkpoint(self.writer, state_hash)
 

@@ -38,6 +38,9 @@ _ROW: Final = np.dtype([*COLUMNS, ("zero", "<u4")])
 """An event as the machine's tap keeps it (48 bytes)."""
 assert _ROW.itemsize == 48
 
+Tap = tuple[int, *tuple[memoryview, ...]]
+"""What `Machine.events` gives: number of events, then a view of each column."""
+
 
 class Event(NamedTuple):
     """One row of `Events`, as Python ints. Meaning of the fields: machine/core/event.def."""
@@ -145,7 +148,7 @@ class Events:
         return Events(*(np.array(values, dtype) for values, (_, dtype) in zip(table, COLUMNS, strict=True)))
 
     @staticmethod
-    def from_tap(tap: tuple[int, *tuple[memoryview, ...]]) -> Events:
+    def from_tap(tap: Tap) -> Events:
         """A copy of what `Machine.events` gave, so that the core may go on filling its buffers."""
         count, *views = tap
         return Events(
@@ -158,7 +161,7 @@ Coded = tuple[int, bytes, tuple[int, int, int, int]]
 """Number of events, their streams one behind the other, the streams' lengths in bytes."""
 
 
-def code_tap(tap: tuple[int, *tuple[memoryview, ...]]) -> Coded:
+def code_tap(tap: Tap) -> Coded:
     """The streams of what `Machine.events` gave, at most `EVENTS_MAX`. Copies nothing; other threads run meanwhile."""
     count, *columns = tap
     assert count <= EVENTS_MAX

@@ -13,8 +13,9 @@ import numpy as np
 
 from machine.errors import TapeError
 from traces import chunks, records
+from traces.background import Background, Job
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC
-from traces.columns import EVENTS_MAX, Events, encode_events
+from traces.columns import EVENTS_MAX, Coded, Events, Tap, code_events, code_tap, pack_events
 from traces.records import PAGE_BYTES, PAGES_MAX, Checkpoint, TapeFooter, TapeHeader
 from traces.schema import RecordArray
 
@@ -26,22 +27,28 @@ class TapeWriter:
     the file opens as an unfinished tape with all chunks written so far. When the disk is full or the write fails
     otherwise, the torn chunk is cut off again and this and every later call raises TapeError.
 
+    With `background`, a second thread compresses, hashes and writes, a few chunks behind: then an error comes with one
+    of the next calls, at the latest with `finish`. The tape is the same, byte for byte.
+
     Raises TapeError if `path` cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
         self.path = Path(path)
-        self._previous = bytes(HASH_BYTES)
-        self._offset = 0
-        self._failure: str | None = None
+        # What starts with `_file_` belongs to the one who writes: the second thread, if there is one.
+        self._file_previous = bytes(HASH_BYTES)
+        self._file_offset = 0
+        self._file_failure: str | None = None
+        self._file_choices_end = 0
+        self._file_pages: dict[bytes, int] = {}
         self._choices_end = 0
         self._events_end: int | None = None
-        self._pages: dict[bytes, int] = {}
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise TapeError(f"cannot write {self.path}: {error.strerror}") from None
         self._open = True
+        self._background = Background() if background else None
 
     def __enter__(self) -> TapeWriter:
         return self
@@ -52,15 +59,17 @@ class TapeWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the file. Without `finish` before, it stays an unfinished tape."""
+        """Write what was given and close the file. Without `finish` before, it stays an unfinished tape."""
+        if self._background is not None:
+            self._background.stop()
         if self._open:
             self._open = False
             os.close(self._fd)
 
     @property
     def bytes_written(self) -> int:
-        """Length of the tape so far."""
-        return self._offset
+        """Length of the tape so far; of what the second thread has written, if there is one."""
+        return self._file_offset
 
     @property
     def choices_end(self) -> int:
@@ -69,14 +78,18 @@ class TapeWriter:
 
     def begin(self, header: TapeHeader, image: bytes) -> None:
         """The header and the guest image. Once, before anything else. Raises TapeError."""
-        assert self._offset == 0, "begin comes once and first"
+        assert self._events_end is None, "begin comes once and first"
         if len(image) != header.image_bytes or sha256(image).digest() != header.image_sha256:
             raise TapeError("the image is not the one that the tape's header describes")
         payload = records.encode_header(header)
-        self._write(MAGIC)
-        self._chunk(chunks.HEADER, payload, 0, 0)
-        for at in range(0, len(image), records.IMAGE_PIECE_BYTES):
-            self._chunk(chunks.IMAGE, chunks.zstd_pack(image[at : at + records.IMAGE_PIECE_BYTES]), 0, 0)
+
+        def write() -> None:
+            self._write(MAGIC)
+            self._chunk(chunks.HEADER, payload, 0, 0)
+            for at in range(0, len(image), records.IMAGE_PIECE_BYTES):
+                self._chunk(chunks.IMAGE, chunks.zstd_pack(image[at : at + records.IMAGE_PIECE_BYTES]), 0, 0)
+
+        self._do(write)
         self._events_end = header.events_first
         self._cpus = header.cpus
 
@@ -85,8 +98,14 @@ class TapeWriter:
 
         Raises TapeError.
         """
-        records.check_records(choices, self._choices_end, end_step, self._cpus)
-        self._chunk(chunks.CHOICES, records.encode_choices(choices, state_hash), self._choices_end, end_step)
+        first = self._choices_end
+        records.check_records(choices, first, end_step, self._cpus)
+
+        def write() -> None:
+            self._chunk(chunks.CHOICES, records.encode_choices(choices, state_hash), first, end_step)
+            self._file_choices_end = end_step
+
+        self._do(write)
         self._choices_end = end_step
 
     def events(self, events: Events, end_step: int, state_hash: int) -> None:
@@ -94,14 +113,28 @@ class TapeWriter:
 
         The choices of these steps must have been written. Raises TapeError.
         """
+        if len(events):
+            assert bool((np.diff(events.step.astype(np.int64)) >= 0).all()), "steps ascend"
+            self._check_events(len(events), int(events.step[0]), int(events.step[-1]), end_step)
+        self._events(code_events(events), end_step, state_hash)
+
+    def tap(self, tap: Tap, end_step: int, state_hash: int) -> None:
+        """The same for what `Machine.events` gave, without a copy: it may go when this returns. Raises TapeError."""
+        count, steps = tap[0], tap[1]
+        if count:
+            self._check_events(count, steps[0], steps[-1], end_step)
+        self._events(code_tap(tap), end_step, state_hash)
+
+    def _check_events(self, count: int, first_step: int, last_step: int, end_step: int) -> None:
+        assert self._events_end is not None, "begin comes first"
+        assert count <= EVENTS_MAX
+        assert self._events_end <= first_step <= last_step < end_step
+
+    def _events(self, coded: Coded, end_step: int, state_hash: int) -> None:
         first = self._events_end
         assert first is not None, "begin comes first"
         assert first <= end_step <= self._choices_end
-        assert len(events) <= EVENTS_MAX
-        if len(events):
-            assert first <= int(events.step[0]) <= int(events.step[-1]) < end_step
-            assert bool((np.diff(events.step.astype(np.int64)) >= 0).all()), "steps ascend"
-        self._chunk(chunks.EVENTS, encode_events(events, state_hash), first, end_step)
+        self._do(lambda: self._chunk(chunks.EVENTS, pack_events(coded, state_hash), first, end_step))
         self._events_end = end_step
 
     def checkpoint(
@@ -112,17 +145,22 @@ class TapeWriter:
         A page that any earlier checkpoint had is not written again. Raises TapeError.
         """
         assert step == self._choices_end, "a checkpoint stands at the end of the choices"
+        self._do(lambda: self._checkpoint(step, state, state_version, state_hash, pages))
+
+    def _checkpoint(
+        self, step: int, state: bytes, state_version: int, state_hash: int, pages: list[tuple[int, bytes]]
+    ) -> None:
         numbers: list[int] = []
         fresh: list[bytes] = []
         for _, page in pages:
             assert len(page) == PAGE_BYTES
             key = blake2b(page, digest_size=HASH_BYTES).digest()
-            number = self._pages.get(key)
+            number = self._file_pages.get(key)
             if number is None:
-                number = self._pages[key] = len(self._pages)
+                number = self._file_pages[key] = len(self._file_pages)
                 fresh.append(page)
             numbers.append(number)
-        first = len(self._pages) - len(fresh)
+        first = len(self._file_pages) - len(fresh)
         for at in range(0, len(fresh), PAGES_MAX):
             payload = records.encode_pages(first + at, b"".join(fresh[at : at + PAGES_MAX]))
             self._chunk(chunks.PAGES, payload, step, step)
@@ -135,36 +173,55 @@ class TapeWriter:
     def finish(self, footer: TapeFooter) -> None:
         """The footer; the tape is finished, safe on disk, and closed. Raises TapeError."""
         assert footer.steps == self._choices_end
-        self._chunk(chunks.FOOTER, records.encode_footer(footer), footer.steps, footer.steps)
+        self._do(lambda: self._chunk(chunks.FOOTER, records.encode_footer(footer), footer.steps, footer.steps))
         self.end()
 
     def raw(self, kind: int, payload: bytes, first_step: int, end_step: int) -> None:
         """A ready-made payload, unchecked: for copying chunks from tape to tape. Raises TapeError."""
-        if self._offset == 0:
-            self._write(MAGIC)
-        self._chunk(kind, payload, first_step, end_step)
+
+        def write() -> None:
+            if self._file_offset == 0:
+                self._write(MAGIC)
+            self._chunk(kind, payload, first_step, end_step)
+
+        self._do(write)
 
     def end(self) -> None:
         """The closing magic behind the footer; the file is safe on disk and closed. Raises TapeError."""
-        self._write(MAGIC)
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # A device or pipe cannot be synced, and need not be.
-                self._fail(error)
+
+        def write() -> None:
+            self._write(MAGIC)
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # A device or pipe cannot be synced, and need not be.
+                    self._fail(error)
+
+        self._do(write)
+        if self._background is not None:
+            self._background.wait()
         self.close()
+
+    def _do(self, job: Job) -> None:
+        """Now, or in the second thread after all that came before."""
+        if self._background is None:
+            job()
+        else:
+            self._background.give(job)
 
     def _chunk(self, kind: int, payload: bytes, first_step: int, end_step: int) -> None:
         if len(payload) > chunks.CHUNK_BYTES_MAX:
             raise TapeError(f"{self.path}: a {chunks.KIND_NAMES[kind]} chunk of {len(payload)} bytes is too long")
-        header = chunks.pack_header(kind, payload, first_step=first_step, end_step=end_step, previous=self._previous)
+        header = chunks.pack_header(
+            kind, payload, first_step=first_step, end_step=end_step, previous=self._file_previous
+        )
         assert len(header) == HEADER_BYTES
         self._write(header + payload)
-        self._previous = header[-HASH_BYTES:]
+        self._file_previous = header[-HASH_BYTES:]
 
     def _write(self, data: bytes) -> None:
-        if self._failure is not None:
-            raise TapeError(self._failure)
+        if self._file_failure is not None:
+            raise TapeError(self._file_failure)
         assert self._open, "the tape is closed"
         rest = memoryview(data)
         try:
@@ -172,13 +229,13 @@ class TapeWriter:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
             self._fail(error)
-        self._offset += len(data)
+        self._file_offset += len(data)
 
     def _fail(self, error: OSError) -> None:
-        self._failure = (
-            f"cannot write {self.path}: {error.strerror}; it holds the run up to step {self._choices_end} as an "
+        self._file_failure = (
+            f"cannot write {self.path}: {error.strerror}; it holds the run up to step {self._file_choices_end} as an "
             "unfinished tape"
         )
         with contextlib.suppress(OSError):  # If the torn chunk stays, readers take it for a cut.
-            os.ftruncate(self._fd, self._offset)
-        raise TapeError(self._failure) from None
+            os.ftruncate(self._fd, self._file_offset)
+        raise TapeError(self._file_failure) from None

@@ -38,7 +38,9 @@ _ROW: Final = np.dtype([*COLUMNS, ("zero", "<u4")])
 """An event as the machine's tap keeps it (48 bytes)."""
 assert _ROW.itemsize == 48
 
-Tap = tuple[int, *tuple[memoryview, ...]]
+Tap = tuple[
+    int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview
+]
 """What `Machine.events` gives: number of events, then a view of each column."""
 
 

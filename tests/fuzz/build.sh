@@ -1,13 +1,15 @@
 #!/bin/sh
-# build.sh FOLDER: the fuzzer over machine/core, with libFuzzer, ASan and UBSan, as FOLDER/fuzz_core.
+# build.sh FOLDER [quick]: the fuzzer over machine/core, with libFuzzer, ASan and UBSan, as FOLDER/fuzz_core.
+# quick: without the checks of UBSan that every single access pays for; it compiles in half the time.
 set -eu
 home=$(cd "$(dirname "$0")/../.." && pwd)
+checks="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined"
+[ "${2:-}" != quick ] || checks="$checks -fno-sanitize=alignment,null,object-size,pointer-overflow"
 mkdir -p "$1"
 {
 	find "$home/machine/core" -name '*.c' ! -name 'py_*.c' ! -name module.c
 	echo "$home/tests/fuzz/fuzz_core.c"
 } | xargs -P "$(nproc)" -I{} sh -c 'clang -c -std=c11 -O1 -g -UNDEBUG -Wall -Wextra -Wno-unknown-pragmas \
-	-mgeneral-regs-only -I"$1/machine/core" -fsanitize=fuzzer-no-link,address,undefined \
-	-fno-sanitize-recover=undefined "$2" -o "$3/$(basename "$2" .c).o"' sh "$home" {} "$1"
+	-mgeneral-regs-only -I"$1/machine/core" $4 "$2" -o "$3/$(basename "$2" .c).o"' sh "$home" {} "$1" "$checks"
 clang -fsanitize=fuzzer,address,undefined "$1"/*.o -o "$1/fuzz_core.new"
 mv "$1/fuzz_core.new" "$1/fuzz_core"

@@ -234,7 +234,7 @@ static void check_replay(struct machine *m, const struct snapshot *start, enum s
 	m->tap.on = false; /* watching changes nothing */
 	enum stop stop = run(m, log_copy, count, true);
 	m->tap.on = true;
-	bool ended = stop == STOP_plan || stop == STOP_steps || stop == end;
+	bool ended = stop != STOP_diverged && stop != STOP_blocked;
 	if (!ended || m->step != steps || machine_state_hash(m) != hash) {
 		fprintf(stderr, "replay of %zu choices: stop %d after %d, step %llu of %llu\n", count, stop, end,
 			(unsigned long long)m->step, (unsigned long long)steps);

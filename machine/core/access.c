@@ -56,16 +56,28 @@ static uint32_t piece_size(uint64_t addr, uint32_t size, bool locked)
 	return size < left ? size : left;
 }
 
+static bool user_access(const struct cpu *c, uint32_t info)
+{
+	return cpu_privilege(c) == 3 && !(info & EVENT_IMPLICIT);
+}
+
+/* Of linear addresses: the CPU finds its own tables in all of the 64-bit space, whatever code runs. */
+static uint64_t access_mask(const struct cpu *c, uint32_t info)
+{
+	return info & EVENT_IMPLICIT && cpu_long_mode(c) ? ~UINT64_C(0) : c->linear_mask;
+}
+
 /* Translates the whole access before any of it happens. At most two pieces, since size <= 8. */
-static enum status translate_pieces(struct cpu *c, uint64_t addr, uint32_t size, enum access_kind kind, bool user,
+static enum status translate_pieces(struct cpu *c, uint64_t addr, uint32_t size, enum access_kind kind, uint32_t info,
 				    struct piece pieces[2], int *count)
 {
+	bool user = user_access(c, info);
 	bool locked = c->access_info & EVENT_LOCKED;
 	*count = 0;
 	while (size) {
 		assert(*count < 2);
 		struct piece *p = &pieces[*count];
-		p->addr = addr & c->linear_mask;
+		p->addr = addr & access_mask(c, info);
 		p->size = piece_size(addr, size, locked);
 		enum status status = mmu_translate(c, p->addr, kind, user, &p->phys);
 		if (status != STATUS_OK)
@@ -93,15 +105,10 @@ static uint64_t piece_load(struct cpu *c, const struct piece *p, uint32_t info)
 	return value;
 }
 
-static bool user_access(const struct cpu *c, uint32_t info)
-{
-	return cpu_privilege(c) == 3 && !(info & EVENT_IMPLICIT);
-}
-
 /* A linear address that is not canonical faults before anything is looked up (SDM vol. 1, 3.3.7.1). */
-static bool canonical_range(const struct cpu *c, uint64_t addr, uint32_t size)
+static bool canonical_range(const struct cpu *c, uint64_t addr, uint32_t size, uint32_t info)
 {
-	return c->bits != 64 || (address_canonical(addr) && address_canonical(addr + size - 1));
+	return access_mask(c, info) != ~UINT64_C(0) || (address_canonical(addr) && address_canonical(addr + size - 1));
 }
 
 static enum status raise_not_canonical(struct cpu *c, uint32_t info)
@@ -115,9 +122,9 @@ enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool f
 	struct piece pieces[2] = {{0}};
 	int count;
 	enum access_kind kind = for_write ? ACCESS_WRITE : ACCESS_READ;
-	if (!canonical_range(c, addr, size))
+	if (!canonical_range(c, addr, size, info))
 		return raise_not_canonical(c, info);
-	enum status status = translate_pieces(c, addr, size, kind, user_access(c, info), pieces, &count);
+	enum status status = translate_pieces(c, addr, size, kind, info, pieces, &count);
 	if (status != STATUS_OK)
 		return status;
 	info = (info & 0xff) | c->access_info;
@@ -154,9 +161,9 @@ enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint6
 {
 	struct piece pieces[2] = {{0}};
 	int count;
-	if (!canonical_range(c, addr, size))
+	if (!canonical_range(c, addr, size, info))
 		return raise_not_canonical(c, info);
-	enum status status = translate_pieces(c, addr, size, ACCESS_WRITE, user_access(c, info), pieces, &count);
+	enum status status = translate_pieces(c, addr, size, ACCESS_WRITE, info, pieces, &count);
 	if (status != STATUS_OK)
 		return status;
 	info = (info & 0xff) | c->access_info;
@@ -234,7 +241,7 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 	}
 	uint64_t run_end = c->machine->run_end;
 	chain_sync(c, op);
-	if (unlikely(c->careful) && canonical_range(c, addr, size) && debug_misaligned(c, addr, size))
+	if (unlikely(c->careful) && canonical_range(c, addr, size, info) && debug_misaligned(c, addr, size))
 		return STATUS_FAULT;
 	enum status status = access_load_slow(c, addr, size, for_write, info | (op->segment == SS ? ACCESS_STACK : 0));
 	if (unlikely(c->careful) && status == STATUS_OK)
@@ -258,7 +265,7 @@ enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, u
 	}
 	uint64_t run_end = c->machine->run_end;
 	chain_sync(c, op);
-	if (unlikely(c->careful) && canonical_range(c, addr, size) && debug_misaligned(c, addr, size))
+	if (unlikely(c->careful) && canonical_range(c, addr, size, info) && debug_misaligned(c, addr, size))
 		return STATUS_FAULT;
 	enum status status = access_store_slow(c, addr, size, value, info | (op->segment == SS ? ACCESS_STACK : 0));
 	if (unlikely(c->careful) && status == STATUS_OK)
@@ -269,19 +276,20 @@ enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, u
 
 enum status access_load_implicit(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret)
 {
-	enum status status = access_load_slow(c, addr & c->linear_mask, size, false, EVENT_IMPLICIT);
+	enum status status = access_load_slow(c, addr & access_mask(c, EVENT_IMPLICIT), size, false, EVENT_IMPLICIT);
 	*ret = c->loaded;
 	return status;
 }
 
 enum status access_probe_write(struct cpu *c, uint64_t addr, uint32_t size, bool implicit)
 {
-	bool user = user_access(c, implicit ? EVENT_IMPLICIT : 0);
+	uint32_t info = implicit ? EVENT_IMPLICIT : 0;
+	bool user = user_access(c, info);
 	uint64_t phys, last = addr + size - 1;
-	if (!canonical_range(c, addr, size))
+	if (!canonical_range(c, addr, size, info))
 		return raise_not_canonical(c, ACCESS_STACK);
-	enum status status = mmu_translate(c, addr & c->linear_mask, ACCESS_WRITE, user, &phys);
+	enum status status = mmu_translate(c, addr & access_mask(c, info), ACCESS_WRITE, user, &phys);
 	if (status == STATUS_OK && (addr ^ last) >> PAGE_SHIFT)
-		status = mmu_translate(c, last & c->linear_mask, ACCESS_WRITE, user, &phys);
+		status = mmu_translate(c, last & access_mask(c, info), ACCESS_WRITE, user, &phys);
 	return status;
 }

@@ -6,7 +6,8 @@
 #include "segment.h"
 #include "tlb.h"
 
-enum { PDPTE_RESERVED = 0x1e6 };
+/* Bits 1, 2, 5 to 8, and all above the physical address. */
+#define PDPTE_RESERVED (UINT64_C(0x1e6) | ~(PHYSICAL_FRAME | UINT64_C(0xfff)))
 
 static bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
 {
@@ -18,7 +19,7 @@ enum status pdptes_load(struct cpu *c, uint64_t cr3)
 	uint64_t table = cr3 & 0xffffffe0, pdpte[4];
 	for (uint32_t i = 0; i < 4; i++) {
 		pdpte[i] = mmu_load_physical(c, table + i * 8);
-		if (pdpte[i] & PTE_P && pdpte[i] & (PDPTE_RESERVED | PHYSICAL_RESERVED | PTE_NX))
+		if (pdpte[i] & PTE_P && pdpte[i] & PDPTE_RESERVED)
 			return fault_raise_error(c, VECTOR_GP, 0);
 	}
 	memcpy(c->s.pdpte, pdpte, sizeof(pdpte));
@@ -50,7 +51,7 @@ static enum status cr0_write(struct cpu *c, uint64_t value)
 
 static enum status cr3_write(struct cpu *c, uint64_t value)
 {
-	if (cpu_long_mode(c) && value & PHYSICAL_RESERVED)
+	if (cpu_long_mode(c) && value >> PHYSICAL_BITS)
 		return fault_raise_error(c, VECTOR_GP, 0);
 	if (pae_paging(c->s.cr0, c->s.cr4, c->s.efer))
 		TRY(pdptes_load(c, value));
@@ -102,7 +103,7 @@ void debug_register_set(struct cpu *c, uint32_t number, uint64_t value)
 	if (number == 6)
 		value = (value & 0xe00f) | DR6_FIXED;
 	else if (number == 7)
-		value = (value & 0xffff2bff) | DR7_FIXED;
+		value = (value & 0xffff23ff) | DR7_FIXED;
 	c->s.dr[number] = value;
 	cpu_update_mode(c);
 }

@@ -53,7 +53,7 @@ void debug_watch_port(struct cpu *c, uint32_t port, uint32_t size)
 bool debug_breakpoint(struct cpu *c)
 {
 	uint64_t at = (c->view[CS].base + c->s.rip) & c->linear_mask, hits = 0;
-	if (!(c->s.dr[7] & DR7_ENABLED) || c->s.rflags & FLAG_RF || c->s.retired == c->s.shadow_mark)
+	if (!(c->s.dr[7] & DR7_ENABLED) || c->s.rflags & FLAG_RF || c->s.traps_held & TRAPS_BEHIND_SS)
 		return false;
 	for (uint32_t n = 0; n < 4; n++)
 		if (breakpoint_enabled(c, n) && breakpoint_kind(c, n) == BREAK_EXECUTE && c->s.dr[n] == at)

@@ -277,6 +277,7 @@ ALWAYS_INLINE enum status iret(struct cpu *c, const struct op *op, uint32_t size
 	uint32_t privilege = cpu_privilege(c);
 	TRY(far_return(c, op, size, (uint16_t)selector, offset, 3 * size, 0, c->bits == 64));
 	flags_pop(c, flags, size, privilege, true);
+	c->resume_loaded = true;
 	c->s.nmi_blocked = 0;
 	tap_event(c, EVENT_iret, offset, 0, 0, 0, 0);
 	return STATUS_OK;
@@ -322,6 +323,7 @@ ALWAYS_INLINE enum status int1(struct cpu *c, const struct op *op, uint32_t size
 	(void)size;
 	(void)memory;
 	tap_event(c, EVENT_soft_interrupt, 0, 0, 0, 0, VECTOR_DB);
+	c->s.dr[7] &= ~(uint64_t)DR7_GD;
 	return interrupt_deliver(c, VECTOR_DB, SOURCE_TRAP, false, 0);
 }
 HANDLERS_SYNCED(int1)

@@ -167,7 +167,7 @@ ALWAYS_INLINE enum status ltr(struct cpu *c, const struct op *op, uint32_t size,
 		return fault_raise_error(c, VECTOR_GP, selector & 0xfffc);
 	if (!(s.type & DESCRIPTOR_PRESENT))
 		return fault_raise_error(c, VECTOR_NP, selector & 0xfffc);
-	uint64_t type_addr = (c->s.gdt_base + (selector & 0xfff8) + 5) & c->linear_mask;
+	uint64_t type_addr = c->s.gdt_base + (selector & 0xfff8) + 5;
 	s.type = (uint8_t)((s.type & 0xe0) | DESCRIPTOR_TSS_BUSY);
 	TRY(access_store_slow(c, type_addr, 1, s.type, EVENT_IMPLICIT | EVENT_LOCKED));
 	c->s.tr = s;
@@ -290,7 +290,7 @@ static void shadow_after_stack_load(struct cpu *c, uint32_t segment)
 	if (segment != SS)
 		return;
 	c->s.shadow_mark = c->s.retired + 1;
-	c->trap_delayed = c->careful;
+	c->trap_delayed = true;
 }
 
 ALWAYS_INLINE enum status mov_s_e(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -475,6 +475,7 @@ ALWAYS_INLINE enum status syscall(struct cpu *c, const struct op *op, uint32_t s
 	c->s.gpr[RCX] = c->s.rip;
 	c->s.gpr[R11] = flags_get(c) & ~(uint64_t)FLAG_RF;
 	flags_set(c, flags_get(c) & ~c->s.sfmask & ~(uint64_t)FLAG_RF);
+	c->trap_armed = c->trap_armed && c->s.rflags & FLAG_TF; /* stepped by what is left of the flags */
 	c->s.rip = c->s.lstar;
 	enter_ring(c, code, (uint16_t)(code + 8), 0, 64);
 	return STATUS_OK;

@@ -104,11 +104,14 @@ static enum status run_chain(struct cpu *c)
 static void finish_careful(struct cpu *c, uint64_t step, uint64_t flags_before, bool repeats)
 {
 	struct machine *m = c->machine;
-	if (!repeats && flags_before & FLAG_RF)
+	if (!repeats && flags_before & FLAG_RF && !c->resume_loaded)
 		c->s.rflags &= ~(uint64_t)FLAG_RF;
 	cpu_update_mode(c);
+	c->watch_hits |= c->s.traps_held & ~(uint32_t)TRAPS_BEHIND_SS;
+	c->s.traps_held = 0;
 	if (c->trap_delayed) { /* MOV SS and POP SS: after the next instruction */
-		c->trap_delayed = false;
+		c->s.traps_held = TRAPS_BEHIND_SS | (uint32_t)c->watch_hits;
+		c->watch_hits = 0;
 		return;
 	}
 	if (m->s.ended || !debug_trap(c, c->trap_armed))
@@ -136,6 +139,7 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 			status = STATUS_END;
 		} else {
 			c->trap_armed = flags & FLAG_TF;
+			c->trap_delayed = c->resume_loaded = false;
 			status = run_chain(c);
 			chain_mend(m);
 			if (status == STATUS_BLOCKED)
@@ -144,12 +148,13 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 				exception_deliver(c);
 			if (status != STATUS_END)
 				m->step++;
+			c->s.repeating = status == STATUS_REPEAT;
 			if (status != STATUS_END && status != STATUS_FAULT && status != STATUS_REPEAT)
 				c->s.retired++;
 			if (unlikely(careful) && status != STATUS_FAULT)
 				finish_careful(c, step, flags, status == STATUS_REPEAT);
 		}
-		if (m->s.ended || status == STATUS_STOP)
+		if (m->s.ended || c->s.waiting)
 			return RUN_WAITING;
 		if (unlikely(status == STATUS_TRACE))
 			return RUN_TRACE;

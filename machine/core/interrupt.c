@@ -170,8 +170,10 @@ static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source 
 		words[count++] = c->s.segment[SS].selector;
 		words[count++] = c->s.gpr[RSP];
 	}
-	/* The frame of a fault has RF set, so that a breakpoint on the instruction would not hit again. */
-	words[count++] = flags_get(c) | (source == SOURCE_EXCEPTION && vector != VECTOR_DF ? FLAG_RF : 0);
+	/* The frame of a fault has RF set, so that a breakpoint on the instruction would not hit again; and so has one
+	 * between two iterations of a repeated instruction (SDM vol. 3, 17.3.1.1). */
+	bool resume = (source == SOURCE_EXCEPTION && vector != VECTOR_DF) || c->s.repeating;
+	words[count++] = flags_get(c) | (resume ? FLAG_RF : 0);
 	words[count++] = c->s.segment[CS].selector;
 	words[count++] = c->s.rip;
 	if (has_error)
@@ -189,6 +191,7 @@ static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source 
 	else
 		stack_set(c, stack.pointer);
 	c->s.rip = gate.offset;
+	c->s.repeating = 0;
 	c->s.rflags &= ~(uint64_t)(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (gate.masks_interrupts ? FLAG_IF : 0));
 	segment_set_code(c, &code);
 	return STATUS_OK;
@@ -209,8 +212,11 @@ enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_sour
 void trap_deliver(struct cpu *c)
 {
 	tap_event(c, EVENT_fault, 0, 0, 0, 0, c->fault.vector);
+	c->s.dr[7] &= ~(uint64_t)DR7_GD; /* the handler may use them (17.2.4) */
 	if (interrupt_deliver(c, c->fault.vector, SOURCE_TRAP, false, 0) != STATUS_OK)
 		exception_deliver(c);
+	if (c->s.waiting == WAIT_HALT)
+		c->s.waiting = WAIT_NONE;
 }
 
 /* SDM vol. 3 table 6-5: which pairs make a double fault. */

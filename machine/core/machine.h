@@ -174,6 +174,8 @@ struct apic {
 	uint32_t timer_initial;
 };
 
+enum { TRAPS_BEHIND_SS = 1 << 16 };
+
 enum wait { WAIT_NONE, WAIT_HALT, WAIT_START, WAIT_CHOICE };
 
 /* One CPU's architectural state. */
@@ -206,6 +208,8 @@ struct cpu_state {
 	uint64_t dr[8]; /* 4 and 5 unused */
 	uint32_t nmi_pending; /* 0 or 1 */
 	uint32_t nmi_blocked; /* 0 or 1: until the next IRET */
+	uint32_t repeating;   /* 0 or 1: between two iterations of a repeated string instruction */
+	uint32_t traps_held;  /* DR6 bits of breakpoints that MOV SS or POP SS holds back, and TRAPS_BEHIND_SS */
 	uint32_t waiting; /* enum wait */
 	uint32_t choice_count;
 	uint32_t choice_answer;
@@ -285,6 +289,7 @@ struct cpu {
 	bool careful;	   /* single step, breakpoints or alignment checks: every access and instruction is looked at */
 	bool trap_armed;   /* a single-step trap is due after this instruction */
 	bool trap_delayed; /* but not yet: the instruction loaded SS */
+	bool resume_loaded; /* the instruction loaded RF: it does not end with it */
 	bool stores_in_code; /* a buffered store may cover instructions */
 	uint16_t stop_flags; /* instructions with any of these OP_ flags end a chain: they may have to wait for the buffer */
 	uint8_t access_info; /* EVENT_LOCKED while a locked instruction runs */
@@ -415,7 +420,7 @@ struct machine {
 static_assert(sizeof(struct segment_register) == 16, "no padding");
 static_assert(sizeof(struct apic) == 88, "no padding");
 static_assert(sizeof(struct cpu_state) ==
-	GPR_COUNT * 8 + 8 + 8 + 4 * 8 + 8 + 16 + 8 * 16 + 16 + 8 + 32 + 4 * 8 + 6 * 8 + 3 * 8 + 3 * 8 + 8 * 8 + 8 + 16 + 88 +
+	GPR_COUNT * 8 + 8 + 8 + 4 * 8 + 8 + 16 + 8 * 16 + 16 + 8 + 32 + 4 * 8 + 6 * 8 + 3 * 8 + 3 * 8 + 8 * 8 + 16 + 16 + 88 +
 	STORE_BUFFER_SLOTS * 40 + (TLB_SMALL_SLOTS + TLB_LARGE_SLOTS) * 32, "no padding: copied and hashed as bytes");
 static_assert(sizeof(struct op) == 64, "one cache line");
 static_assert(sizeof(struct event) == 48, "no padding");

@@ -99,7 +99,10 @@ enum status descriptor_read_system(struct cpu *c, uint16_t selector, uint64_t de
 	if (!cpu_long_mode(c))
 		return STATUS_OK;
 	uint64_t addr, upper;
-	TRY(descriptor_address(c, selector + 8, VECTOR_GP, &addr));
+	bool local = selector & 4;
+	if ((selector | 7u) + 8u > (local ? c->s.ldtr.limit : c->s.gdt_limit))
+		return fault_raise_error(c, VECTOR_GP, selector & 0xfffc);
+	TRY(descriptor_address(c, (uint16_t)(selector + 8), VECTOR_GP, &addr));
 	TRY(access_load_implicit(c, addr, 8, &upper));
 	ret->base |= upper << 32;
 	if (upper >> 40 & 0x1f || !address_canonical(ret->base))

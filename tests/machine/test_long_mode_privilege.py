@@ -234,13 +234,7 @@ def test_an_interrupt_of_a_compatibility_mode_user() -> None:
     assert registers(world, "bits", "ss", "rsp") == [64, 0, STACK - 40]
 
 
-CUT = pytest.mark.xfail(
-    strict=True,
-    reason="access_load_implicit, access_store_slow: system addresses are cut to 32 bits while compatibility mode runs",
-)
-
-
-@pytest.mark.parametrize("code", [pytest.param(USER_CODE_32, marks=CUT), USER_CODE_64])
+@pytest.mark.parametrize("code", [USER_CODE_32, USER_CODE_64])
 @pytest.mark.parametrize("place", ["stack", "idt", "gdt", "tss"])
 def test_an_interrupt_from_the_user_to_a_high_kernel(code: int, place: str) -> None:
     """System tables and the kernel's stack have 64-bit addresses while long mode is active, whatever code runs."""
@@ -571,15 +565,10 @@ def test_ltr_marks_its_descriptor_busy_and_takes_16_bytes_in_long_mode() -> None
         assert faults(world.step()) == [(GP, SPARE)]  # busy
 
 
-LIMIT = pytest.mark.xfail(
-    strict=True, reason="descriptor_read_system reports selector + 8 if the upper half is beyond the limit"
-)
-
-
 @pytest.mark.parametrize(
     ("setup", "error"),
     [
-        pytest.param("limit", SPARE, marks=LIMIT),
+        ("limit", SPARE),
         ("upper type", SPARE),
         ("not canonical", SPARE),
     ],

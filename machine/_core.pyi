@@ -150,16 +150,16 @@ class Machine:
         sysenter_esp, sysenter_eip, dr0..dr3, dr6, dr7, retired (instructions completed), halted, nmi_pending,
         bits (of the code that runs: 16, 32 or 64)."""
     def set_register(self, cpu: int, name: str, value: int) -> None:
-        """Set a register of `registers` but ldtr, tr, cpl, retired, halted and bits. A segment (`cs`) becomes a flat one of
-        this selector and privilege. Setting a paging register drops all translations, as its instruction would; the
+        """Set a register of `registers` but ldtr, tr, cpl, retired, halted and bits. A segment (`cs`) becomes a flat
+        one of this selector and privilege. Setting a paging register drops all translations, as its instruction would; the
         checks of the instruction are not made.
 
         Raises KeyError for an unknown name or one that cannot be set."""
     def set_bits(self, cpu: int, bits: int) -> None:
         """Put `cpu` into flat code of 16, 32 or 64 bits, selectors as they are.
 
-        64 sets CR4.PAE, EFER.LME and CR0.PG: page tables of four levels must be in RAM and cr3 must point to them first.
-        Raises ValueError for another size."""
+        64 sets CR4.PAE, EFER.LME and CR0.PG: page tables of four levels must be in RAM and cr3 must point to them
+        first. Raises ValueError for another size."""
     def store_buffer_entries(self, cpu: int) -> list[tuple[int, int, int, int, int]]:
         """Held stores, oldest first: (addr, phys, size, value, pc)."""
     def tlb_entries(self, cpu: int) -> list[tuple[int, int, int, int]]:

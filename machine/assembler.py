@@ -20,6 +20,18 @@ _ALLOCATED: Final = 2
 _MESSAGE: Final = re.compile(r"[^:]*:(\d+): (?:Error|Fatal error|Warning): (.*)")
 
 
+class AssemblyError(UsageError):
+    """The assembler refuses the text.
+
+    Attributes:
+        complaints: (line number in the text, from 1, what it says of it), in order; empty if it names no line.
+    """
+
+    def __init__(self, message: str, complaints: tuple[tuple[int, str], ...] = ()) -> None:
+        super().__init__(message)
+        self.complaints = complaints
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
     """Assembled code: `data` runs at address `origin`; `labels` are addresses by name."""
@@ -40,24 +52,33 @@ def assemble(text: str, *, bits: int, origin: int = 0) -> Code:
 
     if bits not in (16, 32, 64):
         raise UsageError(f"code is of 16, 32 or 64 bits, not {bits}")
-    size, emulation = ("64", "elf_x86_64") if bits == 64 else ("32", "elf_i386")
-    mode = ".code16; " if bits == 16 else ""
+    emulation = "elf_x86_64" if bits == 64 else "elf_i386"
     with tempfile.TemporaryDirectory() as folder:
         unlinked, linked = Path(folder, "code.o"), Path(folder, "code.elf")
-        complaints = _run(
-            ["as", f"--{size}", "-mx86-used-note=no", "--fatal-warnings", "-o", str(unlinked), "-"], f"{mode}{text}\n"
-        )
-        for line in complaints:
-            if match := _MESSAGE.fullmatch(line):
-                raise UsageError(f"line {match[1]}: {match[2]}")
-        if complaints:
-            raise UsageError(f"the assembler failed: {complaints[0]}")
+        unlinked.write_bytes(object_file(text, bits))
         # -N: code and data follow each other without page alignment.
         link = ["ld", "-m", emulation, "-N", f"-Ttext={origin:#x}", "-e", "0", "-o", str(linked), str(unlinked)]
         if complaints := _run(link, ""):
             raise UsageError(f"the linker failed: {complaints[0].removeprefix('ld: ').replace(str(unlinked), 'code')}")
         elf = ELFFile(io.BytesIO(linked.read_bytes()))
     return Code(origin, _image(elf, origin), _labels(elf))
+
+
+def object_file(text: str, bits: int) -> bytes:
+    """The ELF object of AT&T text for 16-, 32- or 64-bit code, not linked. Raises AssemblyError."""
+    mode = ".code16; " if bits == 16 else ""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "code.o")
+        size = "64" if bits == 64 else "32"
+        command = ["as", f"--{size}", "-mx86-used-note=no", "--fatal-warnings", "-o", str(out), "-"]
+        lines = _run(command, f"{mode}{text}\n")
+        if not lines:
+            return out.read_bytes()
+    matches = (_MESSAGE.fullmatch(line) for line in lines)
+    complaints = tuple((int(match[1]), match[2]) for match in matches if match)
+    if complaints:
+        raise AssemblyError(f"line {complaints[0][0]}: {complaints[0][1]}", complaints)
+    raise AssemblyError(f"the assembler failed: {lines[0]}")
 
 
 def _run(command: Sequence[str], text: str) -> list[str]:

@@ -8,18 +8,15 @@ resolves everything and nothing is left to link.
 from __future__ import annotations
 
 import io
-import os
-import re
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from elftools.elf.elffile import ELFFile
 
 from machine._core import decode as core_decode
+from machine.assembler import AssemblyError, object_file
+from machine.errors import UsageError
 from recorder.litmus.errors import LitmusError
 from recorder.litmus.instructions import Instruction, decode, instruction, refusal
 from recorder.litmus.layout import BASE, PAGE_BYTES, Layout, blamed, lay_out
@@ -28,8 +25,6 @@ from recorder.litmus.translate import Names, att_order, translate
 
 CODE_BYTES_MAX: Final = 64 * PAGE_BYTES
 """Most machine code of a test, padding between threads included."""
-
-_MESSAGE: Final = re.compile(r"[^:]*:(\d+): (?:Error|Fatal error|Warning): (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,27 +136,16 @@ def _translated(test: LitmusTest, cell: Cell, att: bool, names: Names) -> str:
 
 def _run_assembler(text: _Text, bits: int) -> bytes:
     """The object file. Raises LitmusError at the first instruction that the assembler refuses."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "tests.o")
-        try:
-            done = subprocess.run(
-                ["as", f"--{bits}", "--fatal-warnings", "-o", str(out), "-"],
-                input="\n".join(text.lines) + "\n",
-                capture_output=True,
-                text=True,
-                check=False,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        except FileNotFoundError:
-            raise LitmusError("as", 0, "the GNU assembler is missing: install binutils (it comes with gcc)") from None
-        if done.returncode == 0:
-            return out.read_bytes()
-    for message in done.stderr.splitlines():
-        match = _MESSAGE.fullmatch(message)
-        if match and int(match[1]) in text.origins:
-            test, cell = text.origins[int(match[1])]
-            raise LitmusError(test.path, cell.line, f"`{cell.text}`: {match[2]}")
-    raise LitmusError("as", 0, f"the assembler failed: {done.stderr.strip()[:200]}")
+    try:
+        return object_file("\n".join(text.lines), bits)
+    except AssemblyError as error:
+        for line, message in error.complaints:
+            if line in text.origins:
+                test, cell = text.origins[line]
+                raise LitmusError(test.path, cell.line, f"`{cell.text}`: {message}") from None
+        raise LitmusError("as", 0, str(error)) from None
+    except UsageError as error:
+        raise LitmusError("as", 0, str(error)) from None
 
 
 def _collect(number: int, test: LitmusTest, layout: Layout, data: bytes, symbols: dict[str, int]) -> Assembled:

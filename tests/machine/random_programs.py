@@ -25,7 +25,8 @@ SYSTEM_TEXT = """
     cd30 cd31 6a10cf 0fa2 0f31 0f32 8ed8 8ec0 8ed0 8ee0 0f00d8 0f00d0 1e 1f 16 17 06 07 f390 e4e9 e6e9 ec ee ed ef
     0f0110 0f0118 0f0100 0f0108 f00fb10d00000200 f0ff0500000200 ff0500000200 a100000200 a300000200
     c705000002000a000000 e7f4 66ba1005 0f1f840833005452
-    b974010000b810000000ba000000000f30 b9800000c031c031d20f30 b9800000c00f32 0f34 0f35 0f05 0f21f0 0f23f8 0f23c0 0f01e0 f1
+    b974010000b810000000ba000000000f30 b9800000c031c031d20f30 b9800000c00f32 0f34 0f35 0f05
+    0f21f0 0f23f8 0f23c0 0f01e0 f1
 """
 SYSTEM = [bytes.fromhex(word) for word in SYSTEM_TEXT.split()]
 
@@ -48,7 +49,9 @@ def sensible_code(r: random.Random, generator: Generator, size: int) -> bytes:
         elif kind < 0.76:
             out += struct.pack("<BB", r.choice((0x74, 0x75, 0xEB, 0xE2)), r.randrange(-60, 40) & 0xFF)
         elif kind < 0.82:
-            value = r.choice((0xC0000 | r.randrange(0x30, 0x60), 0x40030 | r.randrange(16), 0x80031, 0xC0610, 0x40400, 0x80400))
+            value = r.choice(
+                (0xC0000 | r.randrange(0x30, 0x60), 0x40030 | r.randrange(16), 0x80031, 0xC0610, 0x40400, 0x80400)
+            )
             register = r.choice((0x300, 0x300, 0x310, 0x320, 0x380, 0xB0, 0x80))
             value = value if register == 0x300 else r.choice((0, 0x01000000, 0x40, 0x10040, 5))
             out += b"\xc7\x05" + struct.pack("<II", APIC + register, value)

@@ -52,9 +52,11 @@ def page(fill: int) -> bytes:
     return bytes([fill]) * 4096
 
 
-def write_small(path: Path, *, layer_b: bool = True, finish: bool = True, events: Sequence[Event] = ()) -> Path:
+def write_small(
+    path: Path, *, layer_b: bool = True, finish: bool = True, events: Sequence[Event] = (), background: bool = False
+) -> Path:
     """A tape of 400 steps in three choices chunks, with events and two checkpoints."""
-    with TapeWriter(path) as tape:
+    with TapeWriter(path, background=background) as tape:
         tape.begin(header(), IMAGE)
         tape.choices(choices((Op.RUN, 0, 100)), 100, 0x1111)
         if layer_b:

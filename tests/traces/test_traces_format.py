@@ -27,6 +27,7 @@ def write_example(path: Path) -> None:
             header(
                 scenario="demo", variant="", configuration="up", cpus=1, ram_bytes=65536, command_line="",
                 image_bytes=4, image_sha256=sha256(IMAGE).digest(), ready_step=2, events_first=2, seed=0,
+                state_version=3,  # of the day when the document was written
             ),
             IMAGE,
         )  # fmt: skip

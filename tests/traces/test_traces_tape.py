@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -188,7 +189,32 @@ def test_full_disk(tmp_path: Path) -> None:
                 writer.begin(header(), IMAGE)
 
 
-def test_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_thread_writes_the_same(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    for options in ({}, {"finish": False}, {"layer_b": False}):
+        alone = write_small(tmp_path / "alone.tape", **options)
+        other = write_small(tmp_path / "other.tape", background=True, **options)
+        assert other.read_bytes() == alone.read_bytes()
+    assert threading.active_count() == threads
+
+
+def test_full_disk_in_the_second_thread() -> None:
+    with TapeWriter("/dev/full", background=True) as writer:
+
+        def write_all() -> None:
+            writer.begin(header(), IMAGE)
+            # The thread is a few chunks behind, not more.
+            for end in range(100, 1000, 100):
+                writer.choices(choices((Op.RUN, 0, 100)), end, 0)
+
+        with pytest.raises(TapeError, match=r"cannot write /dev/full: No space left on device"):
+            write_all()
+        with pytest.raises(TapeError, match=r"cannot write /dev/full: No space left on device"):
+            writer.end()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: bool) -> None:
     path = tmp_path / "a.tape"
     whole = write_small(tmp_path / "whole.tape").read_bytes()
     room = 5000
@@ -204,7 +230,7 @@ def test_full_disk_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "write", short_write)
     with pytest.raises(TapeError, match="No space left on device; it holds the run up to step 250"):
-        write_small(path)
+        write_small(path, background=background)
     with Tape(path) as tape:
         tape.check()
         assert tape.unfinished

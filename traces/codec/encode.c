@@ -29,7 +29,7 @@ size_t encoded_bytes_max(size_t count)
 
 ALWAYS_INLINE uint32_t length_of(uint64_t x)
 {
-	return x ? (71 - (uint32_t)__builtin_clzll(x)) / 8 : 0;
+	return (64 + 7 - (uint32_t)__builtin_clzll(x | 1)) / 8 - !x;
 }
 
 ALWAYS_INLINE uint8_t *put_residue(uint8_t *to, uint64_t x, uint32_t length)

@@ -67,7 +67,7 @@ struct predictor {
 	uint64_t cells[1 << CELL_BITS];     /* value last seen at a physical address */
 	uint64_t distances[1 << PAGE_BITS]; /* phys - addr last seen on a linear page */
 	uint64_t recent[RECENT_MASK + 1];   /* address and value by turns of the events before */
-	uint32_t turn;                      /* where the next event's address goes, counted without end */
+	uint32_t turn;                      /* where the next event's pair goes, even, counted without end */
 	uint32_t replaced;                  /* sites that had to make room */
 };
 
@@ -108,8 +108,9 @@ ALWAYS_INLINE void note_event(struct predictor *p, struct site *s, uint64_t addr
 	s->addr = addr;
 	s->value = value;
 	*cell = value;
-	p->recent[p->turn & RECENT_MASK] = addr;
-	p->recent[(p->turn + 1) & RECENT_MASK] = value;
+	uint64_t *pair = &p->recent[p->turn & RECENT_MASK];
+	pair[0] = addr;
+	pair[1] = value;
 	p->turn += 2;
 }
 
@@ -124,38 +125,46 @@ ALWAYS_INLINE uint64_t unzigzag(uint64_t x)
 	return x >> 1 ^ (0 - (x & 1));
 }
 
-ALWAYS_INLINE void nearer(uint64_t difference, uint32_t base, uint64_t *plus, uint32_t *best)
+/* A base to guess from, and how far it was off. */
+struct guess {
+	uint64_t off; /* zigzag of the difference */
+	uint64_t base;
+};
+
+/* Without branches: none of them could be foretold. */
+ALWAYS_INLINE struct guess nearer(struct guess best, uint64_t difference, uint32_t base)
 {
-	if (zigzag(difference) < zigzag(*plus)) {
-		*plus = difference;
-		*best = base;
-	}
+	uint64_t off = zigzag(difference);
+	bool better = off < best.off;
+	best.base = better ? base : best.base;
+	best.off = better ? off : best.off;
+	return best;
 }
 
-ALWAYS_INLINE void nearest_recent(const struct predictor *p, uint64_t x, uint64_t *plus, uint32_t *best)
+ALWAYS_INLINE struct guess nearest_recent(const struct predictor *p, struct guess best, uint64_t x)
 {
+#pragma GCC unroll 8
 	for (uint32_t back = 1; back <= 2 * RECENT_DEPTH; back++)
-		nearer(x - p->recent[(p->turn - back) & RECENT_MASK], back, plus, best);
+		best = nearer(best, x - p->recent[(p->turn - back) & RECENT_MASK], back);
+	return best;
 }
 
 /* After a wrong guess: from now on the base that is nearest this time. Before note_event. */
-static inline void learn_addr(const struct predictor *p, struct site *s, uint64_t addr)
+ALWAYS_INLINE void learn_addr(const struct predictor *p, struct site *s, uint64_t addr)
 {
-	uint32_t best = BASE_OWN;
-	uint64_t plus = addr - s->addr;
-	nearest_recent(p, addr, &plus, &best);
-	s->addr_base = (uint8_t)best;
-	s->addr_plus = plus;
+	struct guess best = {zigzag(addr - s->addr), BASE_OWN};
+	best = nearest_recent(p, best, addr);
+	s->addr_base = (uint8_t)best.base;
+	s->addr_plus = unzigzag(best.off);
 }
 
-static inline void learn_value(const struct predictor *p, struct site *s, uint64_t value, const uint64_t *cell)
+ALWAYS_INLINE void learn_value(const struct predictor *p, struct site *s, uint64_t value, const uint64_t *cell)
 {
-	uint32_t best = BASE_CELL;
-	uint64_t plus = value - *cell;
-	nearer(value - s->value, BASE_OWN_VALUE, &plus, &best);
-	nearest_recent(p, value, &plus, &best);
-	s->value_base = (uint8_t)best;
-	s->value_plus = plus;
+	struct guess best = {zigzag(value - *cell), BASE_CELL};
+	best = nearer(best, value - s->value, BASE_OWN_VALUE);
+	best = nearest_recent(p, best, value);
+	s->value_base = (uint8_t)best.base;
+	s->value_plus = unzigzag(best.off);
 }
 
 /* `next` came `steps` steps after `s` although something else was expected. */

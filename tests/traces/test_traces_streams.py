@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import os
 import random
+import subprocess
+import sys
+import sysconfig
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,4 +241,31 @@ def test_several_threads_code_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    gc.collect()
+
+
+def test_codec_with_sanitizers(tmp_path: Path) -> None:
+    """The same tests on a build with ASan and UBSan, without a warning."""
+    root = Path(__file__).parents[2]
+    codec = tmp_path / "_codec.so"
+    flags = "-shared -fPIC -std=c11 -O1 -g -Wall -Wextra -Werror -UNDEBUG -fno-sanitize-recover=undefined"
+    sources = sorted(map(str, (root / "traces" / "codec").glob("*.c")))
+    include = f"-I{sysconfig.get_path('include')}"
+    subprocess.run(
+        ["gcc", *flags.split(), "-fsanitize=address,undefined", include, *sources, "-o", str(codec)], check=True
+    )
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    environment = os.environ | {
+        "LD_PRELOAD": library.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "RACETAPE_CODEC": str(codec),
+        "PYTHONPATH": str(root),
+    }
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not soak", "-k", "not sanitizers"]
+    command = [sys.executable, "-m", "pytest", *options, __file__]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def test_the_codec_under_test_is_the_one_asked_for() -> None:
+    if path := os.environ.get("RACETAPE_CODEC"):
+        assert _codec.__file__ == path

@@ -151,8 +151,8 @@ class Machine:
         bits (of the code that runs: 16, 32 or 64)."""
     def set_register(self, cpu: int, name: str, value: int) -> None:
         """Set a register of `registers` but ldtr, tr, cpl, retired, halted and bits. A segment (`cs`) becomes a flat
-        one of this selector and privilege. Setting a paging register drops all translations, as its instruction would; the
-        checks of the instruction are not made.
+        one of this selector and privilege. Setting a paging register drops all translations, as its instruction would;
+        the checks of the instruction are not made.
 
         Raises KeyError for an unknown name or one that cannot be set."""
     def set_bits(self, cpu: int, bits: int) -> None:

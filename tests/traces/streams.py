@@ -115,7 +115,7 @@ class Decoder:
             t.addr_base = min(bases, key=lambda b: zigzag((addr - bases[b]) & U64))
             t.addr_plus = addr - bases[t.addr_base]
         phys = (addr + t.distance) & U64
-        cell = mix(phys >> 2, 12)
+        cell = (phys >> 2) % 8192
         bases = self.value_bases(t, cell)
         value = (bases[t.value_base] + t.value_plus + unzigzag(self.value.residue(lengths >> 4))) & U64
         if lengths >> 4:

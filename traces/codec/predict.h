@@ -24,7 +24,7 @@ enum {
 	SITE_BITS = 12,
 	SITE_COUNT = 1 << SITE_BITS,
 	SITE_WAYS = 4, /* slots in which a site may stand */
-	CELL_BITS = 12,
+	CELL_COUNT = 1 << 13,
 	PAGE_BITS = 9,
 	RECENT_DEPTH = 4, /* events looked back */
 	RECENT_MASK = 15, /* of the ring of their addresses and values */
@@ -64,7 +64,7 @@ static_assert(sizeof(struct site) == 64, "one cache line, no padding");
 
 struct predictor {
 	struct site sites[SITE_COUNT];
-	uint64_t cells[1 << CELL_BITS];     /* value last seen at a physical address */
+	uint64_t cells[CELL_COUNT];         /* value last seen at a physical address */
 	uint64_t distances[1 << PAGE_BITS]; /* phys - addr last seen on a linear page */
 	uint64_t recent[RECENT_MASK + 1];   /* address and value by turns of the events before */
 	uint32_t turn;                      /* where the next event's pair goes, even, counted without end */
@@ -78,7 +78,7 @@ ALWAYS_INLINE uint64_t mix(uint64_t x, uint32_t bits)
 
 ALWAYS_INLINE uint64_t *cell_of(struct predictor *p, uint64_t phys)
 {
-	return &p->cells[mix(phys >> 2, CELL_BITS)];
+	return &p->cells[phys >> 2 & (CELL_COUNT - 1)]; /* Needed for every event: a hash would cost a twentieth. */
 }
 
 ALWAYS_INLINE uint64_t *distance_of(struct predictor *p, uint64_t addr)

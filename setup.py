@@ -49,6 +49,7 @@ setup(
     packages=find_packages(include=["racetape*", "debugger*", "replayer*", "recorder*", "traces*", "machine*"]),
     package_data={
         "machine": ["_core.pyi", "py.typed", "guest/**/*"],
+        "traces": ["_codec.pyi"],
         "racetape": ["py.typed"],
         "recorder": ["litmus/tests/**/*.litmus"],
     },

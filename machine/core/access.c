@@ -2,8 +2,8 @@
 
 #include "apic.h"
 #include "chain.h"
+#include "choices.h"
 #include "debug.h"
-#include "execute.h"
 #include "mmu.h"
 #include "store_buffer.h"
 
@@ -202,7 +202,7 @@ static bool drain_in_chain(struct cpu *c, const struct op *op)
 	if (!m->drains_in_chain || op == &c->single[0] || (int64_t)(m->chain_end - step) < op->left + 1)
 		return false;
 	m->step = step;
-	plan_log_drain(c);
+	choices_log_drain(c);
 	store_buffer_drain_one(c);
 	c->step_base++;
 	c->retired_base--;

@@ -27,7 +27,8 @@ enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool 
 	uint32_t offset = (uint32_t)(linear & (PAGE_SIZE - 1));
 	const struct op *next = fetch_cached(c, linear);
 	if (likely(next && chain_has_room(c, next))) {
-		if (direct && linear - offset == c->page_linear)
+		/* A 16-bit target depends on more than the place in the page. */
+		if (direct && op->size != 2 && linear - offset == c->page_linear)
 			((struct op *)op)->link = next;
 		c->s.gpr[GPR_PAGE] = rip - offset;
 		c->page_linear = linear - offset;

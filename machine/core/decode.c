@@ -6,7 +6,6 @@
 #include "chain.h"
 #include "exec.h"
 #include "mmu.h"
-#include "tlb.h"
 
 struct form_info {
 	bool modrm;
@@ -378,9 +377,12 @@ enum decode_result decode_bytes(const struct decode_table *table, const uint8_t 
 		op->handler = exec_locked;
 		op->flags |= OP_LOCK | OP_DRAIN | OP_SYNCED;
 	}
-	if (insn->traits & TRAIT_drain)
+	/* SWAPGS and RDTSCP, the register forms of INVLPG's row, and MOV to CR8 do not serialise (SDM vol. 3, 8.3). */
+	bool serialises = insn->form == FORM_Mb ? memory : insn->form != FORM_Rd_Cd || op->reg != 8;
+	if (insn->traits & TRAIT_drain && serialises)
 		op->flags |= OP_DRAIN;
-	if (insn->traits & TRAIT_stores || (memory && insn->access & ACCESS_W))
+	bool pops_register = insn->traits & TRAIT_stores && insn->access == ACCESS_W && !memory;
+	if ((insn->traits & TRAIT_stores && !pops_register) || (memory && insn->access & ACCESS_W))
 		op->flags |= OP_STORES;
 	/* Stores that come first and alone can be refused as they are tried; all else must be known before. */
 	bool store_comes_first = !(op->flags & OP_SYNCED) && !two_places;
@@ -521,15 +523,37 @@ static bool decode_block(struct machine *m, struct code_page *page, uint32_t off
 	return true;
 }
 
-/* Forgets the block that `op` belongs to. Whoever is still on the way through it finds exec_stale. */
-static void forget_block(struct machine *m, struct code_page *page, struct op *op)
+static void unlink_from(struct op *op, const struct op *first, const struct op *end)
 {
-	for (op -= op->number; op->row != ROW_END; op++) {
+	if (!(op->flags & OP_LOCK) && op->link >= first && op->link < end)
+		op->link = NULL;
+}
+
+/* Branches of the page and ends of its blocks no longer lead to [first, end). */
+static void unlink_block(struct machine *m, const struct code_page *page, const struct op *first, const struct op *end)
+{
+	for (uint32_t i = 0; i < PAGE_SIZE; i++) {
+		if (!page->slot[i])
+			continue;
+		struct op *op = &m->code->ops[page->slot[i]];
+		unlink_from(op, first, end);
+		if (op[1].row == ROW_END)
+			unlink_from(op + 1, first, end);
+	}
+}
+
+/* Forgets the block that `op` belongs to. Whoever is still on the way through it finds exec_stale. */
+static void forget_block(struct machine *m, struct code_page *page, struct op *op, bool whole_page)
+{
+	const struct op *first = op -= op->number;
+	for (; op->row != ROW_END; op++) {
 		page->slot[op->offset] = 0;
 		if (op == m->broken)
 			m->broken_handler = exec_stale;
 		op->handler = exec_stale;
 	}
+	if (!whole_page) /* else nothing is left that leads anywhere */
+		unlink_block(m, page, first, op);
 }
 
 static void invalidate_in(struct machine *m, struct code_page *page, uint32_t first, uint32_t end)
@@ -542,7 +566,7 @@ static void invalidate_in(struct machine *m, struct code_page *page, uint32_t fi
 	uint32_t from = first > INSTRUCTION_SIZE_MAX - 1 ? first - (INSTRUCTION_SIZE_MAX - 1) : 0;
 	for (uint32_t i = from; i < end; i++)
 		if (page->slot[i])
-			forget_block(m, page, &m->code->ops[page->slot[i]]);
+			forget_block(m, page, &m->code->ops[page->slot[i]], end - first == PAGE_SIZE);
 }
 
 void decode_invalidate(struct machine *m, uint64_t phys, uint32_t size)

@@ -118,9 +118,8 @@ ALWAYS_INLINE enum status cwde(struct cpu *c, const struct op *op, uint32_t size
 {
 	(void)op;
 	(void)memory;
-	if (size == 1)
-		return STATUS_OK; /* no such form */
-	reg_set(c, RAX, size, (uint64_t)sign_extend(reg_get(c, RAX, size / 2), size / 2));
+	uint32_t half = size > 1 ? size / 2 : 1; /* there is no form of one byte */
+	reg_set(c, RAX, size, (uint64_t)sign_extend(reg_get(c, RAX, half), half));
 	return STATUS_OK;
 }
 HANDLERS(cwde)
@@ -460,7 +459,7 @@ ALWAYS_INLINE enum status outs(struct cpu *c, const struct op *op, uint32_t size
 	TRY(linear(c, op->segment, c->s.gpr[RSI] & s.mask, size, false, &from));
 	TRY(mem_load(c, op, from, size, &value));
 	pointer_advance(c, &s, RSI);
-	enum status status = port_out(c, port, size, value), end = string_end(c, op, &s, true);
-	return status == STATUS_OK ? end : status;
+	port_out(c, port, size, value); /* a CPU that waits from now on is seen to do so */
+	return string_end(c, op, &s, true);
 }
 HANDLERS_SYNCED(outs)

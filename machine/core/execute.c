@@ -144,8 +144,10 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 			chain_mend(m);
 			if (status == STATUS_BLOCKED)
 				return RUN_BLOCKED;
-			if (status == STATUS_FAULT)
+			if (status == STATUS_FAULT) {
+				c->watch_hits = c->s.traps_held = 0; /* of an instruction that did not happen */
 				exception_deliver(c);
+			}
 			if (status != STATUS_END)
 				m->step++;
 			c->s.repeating = status == STATUS_REPEAT;

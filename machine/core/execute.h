@@ -4,9 +4,6 @@
 
 #include "machine.h"
 
-enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO };
-enum { PLAN_HOLD = 1 };
-
 #define STOPS(STOP)    \
 	STOP(plan)     \
 	STOP(steps)    \
@@ -49,9 +46,6 @@ struct plan_cursor {
 	uint64_t index; /* of the current record */
 	uint64_t done;	/* steps already taken of it */
 };
-
-/* Logs a drain that happens within a run, at the current step, and the steps of the run before it. */
-void plan_log_drain(struct cpu *c);
 
 /* Whether a plan's IRQ of this vector could be delivered now. */
 bool interrupt_possible(const struct cpu *c, uint64_t vector);

@@ -37,7 +37,9 @@ enum {
 	TLB_LARGE_SLOTS = 64,
 	FAST_SLOTS = 256,
 	FETCH_SLOTS = 32,
-	EVENTS_PER_STEP_MAX = 512,
+	/* 64 accesses of ENTER in two pieces each, with at most 14 events of TLB and walk a piece; three deliveries on top of
+	 * a fault, 22 accesses each, in the same way; and a whole store buffer drained. */
+	EVENTS_PER_STEP_MAX = 4096,
 };
 
 #define APIC_BASE UINT64_C(0xFEE00000)
@@ -305,7 +307,6 @@ struct cpu {
 	uint64_t retired_base; /* retired - step */
 	uint64_t page_linear;  /* linear address of the page instructions come from */
 	const struct op *op;   /* where a chain goes on (STATUS_NEXT) */
-	const struct op *unlinked; /* the branch that ended the chain, if it could have a link and has none */
 
 	uint64_t pc; /* of the instruction being executed: what events name */
 	uint64_t loaded; /* result of the last access_load_slow */
@@ -366,6 +367,9 @@ struct tap {
 	int64_t chain_max;  /* chains of instructions go on while no more events than this are there */
 	struct event *rows;
 };
+
+enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO };
+enum { PLAN_HOLD = 1 };
 
 struct plan_record {
 	uint8_t op;

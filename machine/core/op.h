@@ -43,7 +43,6 @@ enum byte_operands { BYTES_none, BYTES_E, BYTES_G, BYTES_EG, BYTES_Z };
 #define FORMS(FORM)                                  \
 	FORM(none, 0, IMM_NONE, WIDTH_V, none)       \
 	FORM(none_b, 0, IMM_NONE, WIDTH_B, none)     \
-	FORM(none_w, 0, IMM_NONE, WIDTH_W, none)     \
 	FORM(none_z, 0, IMM_NONE, WIDTH_V, none)     \
 	FORM(Eb, 1, IMM_NONE, WIDTH_B, E)            \
 	FORM(Ev, 1, IMM_NONE, WIDTH_V, none)         \

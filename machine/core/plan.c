@@ -1,38 +1,11 @@
 /* Plans: what runs next, as data. Exact plans replay a tape; tentative ones are what strategies propose. */
-#include <stdlib.h>
-
 #include "apic.h"
+#include "choices.h"
 #include "execute.h"
 #include "interrupt.h"
 #include "store_buffer.h"
 #include "tap.h"
 #include "tlb.h"
-
-/* Appends to the log of exact choices, merging runs and drains that go on. */
-static void log_choice(struct machine *m, uint8_t op, uint8_t cpu, uint16_t flags, uint64_t arg)
-{
-	struct choice_log *log = &m->choices;
-	if (!log->on || log->failed)
-		return;
-	if (log->count && (op == PLAN_RUN || op == PLAN_DRAIN)) {
-		struct plan_record *last = &log->records[log->count - 1];
-		if (last->op == op && last->cpu == cpu && last->flags == flags) {
-			last->arg += arg;
-			return;
-		}
-	}
-	if (log->count == log->allocated) {
-		size_t allocated = log->allocated ? log->allocated * 2 : 1024;
-		struct plan_record *records = realloc(log->records, allocated * sizeof(*records));
-		if (!records) {
-			log->failed = true;
-			return;
-		}
-		log->records = records;
-		log->allocated = allocated;
-	}
-	log->records[log->count++] = (struct plan_record){.op = op, .cpu = cpu, .flags = flags, .arg = arg};
-}
 
 static void set_hold(struct cpu *c, bool hold)
 {
@@ -40,28 +13,11 @@ static void set_hold(struct cpu *c, bool hold)
 	cpu_update_fast(c);
 }
 
-/* Logs the steps that a run has taken since the last time. */
-static void log_run(struct cpu *c)
-{
-	struct machine *m = c->machine;
-	if (m->step != m->run_logged)
-		log_choice(m, PLAN_RUN, (uint8_t)c->number, c->hold ? PLAN_HOLD : 0, m->step - m->run_logged);
-	m->run_logged = m->step;
-}
-
-void plan_log_drain(struct cpu *c)
-{
-	struct machine *m = c->machine;
-	log_run(c);
-	log_choice(m, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
-	m->run_logged = m->step + 1;
-}
-
 static enum run_end run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 {
 	c->machine->run_logged = c->machine->step;
 	enum run_end end = cpu_run(c, step_end, stop_at_pause);
-	log_run(c);
+	choices_log_run(c);
 	return end;
 }
 
@@ -69,7 +25,7 @@ static void drain_step(struct cpu *c)
 {
 	store_buffer_drain_one(c);
 	c->machine->step++;
-	log_choice(c->machine, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
+	choices_append(c->machine, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
 }
 
 bool interrupt_possible(const struct cpu *c, uint64_t vector)
@@ -102,7 +58,7 @@ static bool irq_step(struct cpu *c, uint64_t vector)
 	if (interrupt_deliver(c, (uint8_t)vector, SOURCE_EXTERNAL, false, 0) != STATUS_OK)
 		exception_deliver(c);
 	m->step++;
-	log_choice(m, PLAN_IRQ, (uint8_t)c->number, 0, vector);
+	choices_append(m, PLAN_IRQ, (uint8_t)c->number, 0, vector);
 	return true;
 }
 
@@ -116,7 +72,7 @@ static bool choice_step(struct cpu *c, uint64_t answer)
 	c->s.choice_answer = (uint32_t)answer;
 	c->s.waiting = WAIT_NONE;
 	m->step++;
-	log_choice(m, PLAN_CHOICE, (uint8_t)c->number, 0, answer);
+	choices_append(m, PLAN_CHOICE, (uint8_t)c->number, 0, answer);
 	return true;
 }
 
@@ -127,7 +83,7 @@ static bool evict_step(struct cpu *c, uint64_t page)
 	if (!tlb_evict(c, page))
 		return false;
 	m->step++;
-	log_choice(m, PLAN_EVICT, (uint8_t)c->number, 0, page);
+	choices_append(m, PLAN_EVICT, (uint8_t)c->number, 0, page);
 	return true;
 }
 

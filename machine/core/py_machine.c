@@ -38,6 +38,15 @@ static struct cpu *cpu_of(PyObject *self, unsigned long long number)
 	return NULL;
 }
 
+/* Other threads run while a machine executes; they may not use that machine. */
+static bool executing(PyObject *self)
+{
+	if (!((struct machine_object *)self)->executing)
+		return false;
+	PyErr_SetString(PyExc_RuntimeError, "the machine is executing in another thread");
+	return true;
+}
+
 /* --- life --- */
 
 static int machine_init(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -96,6 +105,8 @@ static void machine_dealloc(PyObject *self)
 
 static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwargs)
 {
+	if (executing(self))
+		return NULL;
 	static char *names[] = {"plan", "index", "done", "step_max", "exact", NULL};
 	PyObject *plan;
 	struct plan_cursor cursor = {0, 0};
@@ -148,6 +159,8 @@ static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwarg
 
 static PyObject *machine_choices_take(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	struct choice_log *log = &machine_of(self)->choices;
 	PyObject *bytes = PyBytes_FromStringAndSize((const char *)log->records, (Py_ssize_t)(log->count * sizeof(*log->records)));
@@ -158,6 +171,8 @@ static PyObject *machine_choices_take(PyObject *self, PyObject *unused)
 
 static PyObject *machine_console_take(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	struct console *console = &machine_of(self)->console;
 	PyObject *bytes = PyBytes_FromStringAndSize(console->text, (Py_ssize_t)console->count);
@@ -168,6 +183,8 @@ static PyObject *machine_console_take(PyObject *self, PyObject *unused)
 
 static PyObject *machine_can_interrupt(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long number, vector;
 	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &number, to_u64, &vector))
 		return NULL;
@@ -177,6 +194,8 @@ static PyObject *machine_can_interrupt(PyObject *self, PyObject *args)
 
 static PyObject *machine_waiting(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	static const char *const names[] = {"", "halt", "start", "choice"};
 	unsigned long long number;
 	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
@@ -192,6 +211,8 @@ static PyObject *machine_waiting(PyObject *self, PyObject *args)
 
 static PyObject *machine_tap_capacity(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long count;
 	if (!PyArg_ParseTuple(args, "O&", to_u64, &count))
 		return NULL;
@@ -210,6 +231,8 @@ static PyObject *machine_tap_capacity(PyObject *self, PyObject *args)
 
 static PyObject *machine_events(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	struct tap *tap = &machine_of(self)->tap;
 	struct event *rows = tap->rows;
@@ -237,6 +260,8 @@ static PyObject *machine_events(PyObject *self, PyObject *unused)
 
 static PyObject *machine_events_clear(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	machine_of(self)->tap.count = 0;
 	Py_RETURN_NONE;
@@ -246,12 +271,16 @@ static PyObject *machine_events_clear(PyObject *self, PyObject *unused)
 
 static PyObject *machine_snapshot(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	return snapshot_create(self);
 }
 
 static PyObject *machine_restore(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	PyObject *object;
 	if (!PyArg_ParseTuple(args, "O!", state_of(self)->snapshot_type, &object))
 		return NULL;
@@ -266,12 +295,16 @@ static PyObject *machine_restore(PyObject *self, PyObject *args)
 
 static PyObject *machine_state_hash_py(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	return PyLong_FromUnsignedLongLong(machine_state_hash(machine_of(self)));
 }
 
 static PyObject *machine_memory_hash_py(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	struct machine *m = machine_of(self);
 	uint64_t hash = memory_hash(&m->memory);
@@ -282,6 +315,8 @@ static PyObject *machine_memory_hash_py(PyObject *self, PyObject *unused)
 
 static PyObject *machine_state_save(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	struct machine *m = machine_of(self);
 	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)saved_state_size(m));
@@ -292,6 +327,8 @@ static PyObject *machine_state_save(PyObject *self, PyObject *unused)
 
 static PyObject *machine_state_load(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	const char *data;
 	Py_ssize_t size;
 	if (!PyArg_ParseTuple(args, "y#", &data, &size))
@@ -307,6 +344,8 @@ static PyObject *machine_state_load(PyObject *self, PyObject *args)
 
 static PyObject *machine_pages_written(PyObject *self, PyObject *unused)
 {
+	if (executing(self))
+		return NULL;
 	(void)unused;
 	struct memory *mem = &machine_of(self)->memory;
 	PyObject *list = PyList_New(0);
@@ -333,6 +372,8 @@ static PyObject *raise_not_ram(uint64_t size, uint64_t phys)
 
 static PyObject *machine_read(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	struct memory *mem = &machine_of(self)->memory;
 	unsigned long long phys, size;
 	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &phys, to_u64, &size))
@@ -344,6 +385,8 @@ static PyObject *machine_read(PyObject *self, PyObject *args)
 
 static PyObject *machine_write(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	struct machine *m = machine_of(self);
 	unsigned long long phys;
 	PyObject *data;
@@ -363,6 +406,8 @@ static PyObject *machine_write(PyObject *self, PyObject *args)
 
 static PyObject *machine_translate(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long number, addr;
 	uint64_t phys;
 	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &number, to_u64, &addr))
@@ -377,6 +422,8 @@ static PyObject *machine_translate(PyObject *self, PyObject *args)
 
 static PyObject *machine_read_linear(PyObject *self, PyObject *args, PyObject *kwargs)
 {
+	if (executing(self))
+		return NULL;
 	static char *names[] = {"cpu", "addr", "size", "forward", NULL};
 	unsigned long long number, addr, size;
 	int forward = 1;
@@ -418,6 +465,8 @@ static PyObject *machine_read_linear(PyObject *self, PyObject *args, PyObject *k
 
 static PyObject *machine_registers(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long number;
 	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
@@ -434,6 +483,8 @@ static PyObject *machine_registers(PyObject *self, PyObject *args)
 
 static PyObject *machine_set_register(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long number, value;
 	const char *name;
 	if (!PyArg_ParseTuple(args, "O&sO&", to_u64, &number, &name, to_u64, &value))
@@ -451,6 +502,8 @@ static PyObject *machine_set_register(PyObject *self, PyObject *args)
 
 static PyObject *machine_set_bits(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long number, bits;
 	if (!PyArg_ParseTuple(args, "O&O&", to_u64, &number, to_u64, &bits))
 		return NULL;
@@ -464,6 +517,8 @@ static PyObject *machine_set_bits(PyObject *self, PyObject *args)
 
 static PyObject *machine_store_buffer_entries(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long number;
 	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
@@ -496,6 +551,8 @@ static int append_tlb(PyObject *list, const struct tlb_entry *entries, int count
 
 static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 {
+	if (executing(self))
+		return NULL;
 	unsigned long long number;
 	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
@@ -509,20 +566,12 @@ static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 
 /* --- attributes --- */
 
-/* Other threads run while a machine executes; they may not use that machine. */
-static PyObject *machine_getattro(PyObject *self, PyObject *name)
-{
-	if (((struct machine_object *)self)->executing) {
-		PyErr_SetString(PyExc_RuntimeError, "the machine is executing in another thread");
-		return NULL;
-	}
-	return PyObject_GenericGetAttr(self, name);
-}
-
 enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, STEP, EXIT_STATUS, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
 
 static PyObject *machine_get(PyObject *self, void *closure)
 {
+	if (executing(self))
+		return NULL;
 	struct machine *m = machine_of(self);
 	switch ((enum attribute)(uintptr_t)closure) {
 	case CPUS: return PyLong_FromUnsignedLong(m->cpu_count);
@@ -540,6 +589,8 @@ static PyObject *machine_get(PyObject *self, void *closure)
 
 static int machine_set(PyObject *self, PyObject *value, void *closure)
 {
+	if (executing(self))
+		return -1;
 	struct machine *m = machine_of(self);
 	if (!value) {
 		PyErr_SetString(PyExc_AttributeError, "cannot be deleted");
@@ -612,7 +663,6 @@ static PyMethodDef machine_methods[] = {
 static PyType_Slot machine_slots[] = {
 	{Py_tp_new, machine_new},
 	{Py_tp_dealloc, machine_dealloc},
-	{Py_tp_getattro, machine_getattro},
 	{Py_tp_methods, machine_methods},
 	{Py_tp_getset, machine_getset},
 	{Py_tp_doc, "A deterministic x86 multiprocessor; see _core.pyi."},

@@ -43,7 +43,8 @@ static bool cpu_state_valid(const struct cpu_state *s)
 static bool stores_in_ram(const struct machine *m, const struct cpu_state *s)
 {
 	for (uint32_t i = 0; i < s->store_count; i++)
-		if (!memory_contains(&m->memory, s->store[i].phys, s->store[i].size))
+		if (!memory_contains(&m->memory, s->store[i].phys, s->store[i].size) ||
+		    (s->store[i].phys & (CACHE_LINE_SIZE - 1)) + s->store[i].size > CACHE_LINE_SIZE)
 			return false;
 	return true;
 }
@@ -72,7 +73,7 @@ enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from,
 	if (size != saved_state_size(m))
 		return SAVED_STATE_INVALID;
 	memcpy(&header, from, sizeof(header));
-	if (header.version != STATE_VERSION || header.cpu_count != m->cpu_count)
+	if (header.version != STATE_VERSION || header.cpu_count != m->cpu_count || header.step >> 62)
 		return SAVED_STATE_INVALID;
 	size_t states_size = m->cpu_count * sizeof(struct cpu_state);
 	struct cpu_state *states = malloc(states_size);

@@ -19,9 +19,8 @@ struct segment_register segment_flat(uint16_t selector, bool code)
 	return segment_fixed(selector, code, selector & 3, 32);
 }
 
-struct segment_register segment_null(const struct cpu *c, uint16_t selector)
+struct segment_register segment_null(uint16_t selector)
 {
-	(void)c;
 	return (struct segment_register){.selector = selector};
 }
 
@@ -168,7 +167,7 @@ enum status segment_load(struct cpu *c, uint32_t segment, uint16_t selector)
 		return STATUS_OK;
 	}
 	if (!(selector & 0xfffc)) {
-		c->s.segment[segment] = segment_null(c, selector);
+		c->s.segment[segment] = segment_null(selector);
 		cpu_update_mode(c);
 		return STATUS_OK;
 	}
@@ -228,7 +227,7 @@ void segments_drop_inner(struct cpu *c)
 			continue; /* null already, with whatever RPL */
 		bool conforming = (s->type & (DESCRIPTOR_CODE | DESCRIPTOR_DOWN)) == (DESCRIPTOR_CODE | DESCRIPTOR_DOWN);
 		if (!conforming && (uint32_t)(s->type >> 5 & 3) < privilege)
-			*s = segment_null(c, 0);
+			*s = segment_null(0);
 	}
 	cpu_update_mode(c);
 }

@@ -21,7 +21,7 @@ struct segment_register segment_flat(uint16_t selector, bool code);
 /* The same as SYSCALL and its kin set it up, of a privilege and, for code, of 32 or 64 bits. */
 struct segment_register segment_fixed(uint16_t selector, bool code, uint32_t privilege, uint32_t bits);
 /* What is left of a data segment register that is loaded with a null selector. */
-struct segment_register segment_null(const struct cpu *c, uint16_t selector);
+struct segment_register segment_null(uint16_t selector);
 /* Whether a segment's limit and type allow an access. */
 bool segment_allows(const struct segment_register *s, uint64_t offset, uint32_t size, bool write);
 /* Reads the descriptor of `selector` from the GDT or LDT (implicit loads). On a bad selector, fault `vector` with the

@@ -4,7 +4,6 @@ import multiprocessing
 import struct
 from collections.abc import Callable
 
-import pytest
 from programs import CODE, Bare, drain, run
 
 from machine import _core
@@ -93,16 +92,13 @@ def record_eventful_step() -> None:
     assert machine.events()[0] > 1023 + 512
 
 
-@pytest.mark.xfail(strict=True, reason="saved_state.c: stores across pages are accepted; memory_write_small asserts")
 def test_saved_store_across_pages() -> None:
     assert survives(load_store_across_pages)
 
 
-@pytest.mark.xfail(strict=True, reason="saved_state.c: steps from 2**63 on are accepted; chain_has_room is always true")
 def test_saved_late_step() -> None:
     assert survives(load_late_step)
 
 
-@pytest.mark.xfail(strict=True, reason="EVENTS_PER_STEP_MAX is too small: tap_row asserts")
 def test_eventful_step() -> None:
     assert survives(record_eventful_step)

@@ -151,7 +151,10 @@ def test_every_row_means_what_capstone_says(bits: int) -> None:
             if instruction is None:
                 continue
             text = f"{code.hex(' ')}: {instruction.mnemonic} {instruction.op_str}"
-            assert (name, length) == (mnemonic(instruction), instruction.size), text
+            # Hints have names where a processor has what they hint at: MPX, CLDEMOTE, CET.
+            hint = name == "nop" and row.map == 1
+            assert hint or name == mnemonic(instruction), text
+            assert length == instruction.size, text
             theirs = memory_access(instruction)
             wrong = name in ACCESS_WRONG or name.startswith(("set", "prefetch"))
             if theirs is not None and row.tokens and not wrong:

@@ -13,7 +13,6 @@ from test_replay import final, run_all, take_events
 from machine import _core
 
 Columns = list[bytearray]
-LINKS = pytest.mark.xfail(strict=True, reason="seed 75: see test_jump_of_16_bits_in_a_page_at_two_addresses")
 
 
 def machine_of(seed: int) -> tuple[random.Random, _core.Machine, Mode]:
@@ -86,7 +85,7 @@ def check(seed: int) -> None:
     assert final(other) == end
 
 
-@pytest.mark.parametrize("seed", [0, 20, 40, pytest.param(60, marks=LINKS), 80])
+@pytest.mark.parametrize("seed", [0, 20, 40, 60, 80])
 def test_replay(seed: int) -> None:
     for number in range(seed, seed + 20):
         check(number)
@@ -129,7 +128,6 @@ def one_go_and_steps(make: Callable[[], _core.Machine], plan: bytes) -> tuple[tu
     return stretch, (machine.choices_take(), final(machine))
 
 
-@pytest.mark.xfail(strict=True, reason="chain.c: branches of 16 bits are linked, and their target depends on rip")
 def test_jump_of_16_bits_in_a_page_at_two_addresses() -> None:
     """One page at 0x8000 and at 0x18000: its 16-bit jump goes to 0x8010 from both."""
 
@@ -167,9 +165,6 @@ def test_jump_of_16_bits_in_a_page_at_two_addresses() -> None:
     assert stretch == steps
 
 
-@pytest.mark.xfail(
-    strict=True, reason="decode.c: POP of a register by 8F is OP_STORES but not OP_WAITS, and never stores"
-)
 def test_pop_of_a_register_with_a_full_buffer() -> None:
     """8F C0 stores nothing, so it need not wait; a run that did not wait must be replayed in steps, too."""
     text = "movl $1,0x20000; .byte 0x8f,0xc0; nop; nop; nop"
@@ -177,7 +172,6 @@ def test_pop_of_a_register_with_a_full_buffer() -> None:
     assert stretch == steps
 
 
-@pytest.mark.xfail(strict=True, reason="execute.c: watch_hits outlive an instruction that faults, and are not saved")
 def test_breakpoint_hit_by_an_instruction_that_faults() -> None:
     """MOVS reads a watched word and faults on its store; the handler's first instruction is not what hit it."""
 

@@ -9,7 +9,7 @@
  * A chain is entered only if all its steps may be taken, so nothing is checked between two instructions:
  *   the budget      `left` steps fit into the run; checked at every branch. A chain that starts with less is stopped
  *                   in the middle of its block: `chain_stop_at`;
- *   the event tap   has room for whatever a block can make; checked in the same places;
+ *   the event tap   has room for whatever a block can make; the same. Only the last instruction of a chain may fill it;
  *   store buffer    instructions that may have to wait for it stand at the start of a block (OP_WAITS), where a chain
  *                   stops while anything is buffered. Those whose first act is their only store may stand anywhere:
  *                   a full buffer makes that store STATUS_BLOCKED, with nothing done;
@@ -26,6 +26,9 @@
 enum {
 	BLOCK_INSTRUCTION_MAX = 16,
 	CHAIN_EVENT_MAX = 2048, /* more than a block can make: see EVENTS_PER_STEP_MAX for those that make many */
+	/* More than an instruction can make that is not the last of its block: a read-modify-write in two pieces, each with
+	 * walks, updates and evictions, and a whole store buffer drained. */
+	CHAINED_EVENT_MAX = 160,
 };
 
 ALWAYS_INLINE enum status chain_enter(struct cpu *c, const struct op *op)
@@ -77,17 +80,12 @@ void chain_mend(struct machine *m);
 enum status exec_end(struct cpu *c, const struct op *op);
 enum status exec_stale(struct cpu *c, const struct op *op);
 
-/* Whether a chain may go on with `next` at all, */
-ALWAYS_INLINE bool chain_may_enter(const struct cpu *c, const struct op *next)
-{
-	return c->machine->tap.count <= c->machine->tap.chain_max && !(next->flags & c->stop_flags);
-}
-
-/* and to the end of its block. */
+/* Whether a chain may go on with `next`, to the end of its block. */
 ALWAYS_INLINE bool chain_has_room(const struct cpu *c, const struct op *next)
 {
 	const struct machine *m = c->machine;
-	return (int64_t)(m->chain_end - m->step) >= next->left && chain_may_enter(c, next);
+	return (int64_t)(m->chain_end - m->step) >= next->left && m->tap.count <= m->tap.chain_max &&
+	       !(next->flags & c->stop_flags);
 }
 
 /* After `steps` steps of the block, at the branch or end of block `op`: on to `rip`. */

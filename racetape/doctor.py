@@ -14,6 +14,8 @@ from machine.errors import ImageError
 PACKAGES: Final = ("machine", "traces", "recorder", "replayer", "debugger", "racetape")
 OPTIONAL_TOOLS: Final = {
     "gcc": "builds the guest images (a tape carries its own; replay needs no compiler)",
+    "as": "assembles litmus tests and text given to a bare machine (Debian package binutils)",
+    "clang": "builds the fuzzer of the core (tools/install-debian-packages.sh)",
     "dot": "draws graphs (Debian package graphviz)",
     "gdb": "stock debugger, for comparison",
 }

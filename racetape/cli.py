@@ -95,7 +95,7 @@ def scenarios(as_json: bool) -> None:
 )
 @click.argument("scenario")
 @click.option("--variant", help="Variant of the guest (default: the scenario's first).")
-@click.option("--config", "configuration", help="CPUs and paging, e.g. up-2level, smp2-pae, up-x86_64 (default: as the bug was reported).")
+@click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
 @click.option("--strategy", default="default", show_default=True, help="Who plans the schedule (default, random-walk).")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
 @click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from queue import Queue
+from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 from threading import Thread
 from typing import Final
 
@@ -24,7 +25,12 @@ class Background:
         self._error: BaseException | None = None
         # A daemon: a process that is told to end does not wait for it.
         self._thread = Thread(target=self._work, name="tape writer", daemon=True)
-        self._thread.start()
+        # Signals are for the thread that handles them at once, which is the main one: the new thread inherits the mask.
+        before = pthread_sigmask(SIG_BLOCK, valid_signals())
+        try:
+            self._thread.start()
+        finally:
+            pthread_sigmask(SIG_SETMASK, before)
 
     def give(self, job: Job) -> None:
         """Have `job` done after all that were given before. Raises what one of those raised."""

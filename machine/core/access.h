@@ -1,7 +1,8 @@
 /* Linear memory accesses of a CPU: the fast path here, everything else in access.c.
  *
  * The fast path is taken when the page's translation is cached with the right to access it, the access does not cross
- * a page (or is aligned, which the tag comparison checks along with the page), and the store buffer is out of play.
+ * a page (or is aligned, which the tag comparison checks along with the page); for loads, if no buffered store may cover
+ * what is read; for stores, if nothing is buffered.
  */
 #ifndef RACETAPE_ACCESS_H
 #define RACETAPE_ACCESS_H

@@ -81,7 +81,8 @@ static uint64_t steps_with_room(const struct machine *m)
 	uint64_t steps = m->run_end - m->step;
 	if (!m->tap.on || m->tap.count <= m->tap.chain_max)
 		return steps;
-	assert(m->tap.count < m->tap.capacity);
+	if (m->tap.count >= m->tap.capacity) /* fetching the first one has filled the tap */
+		return 1;
 	uint64_t events = m->tap.capacity - m->tap.count, recorded = 1 + (events - 1) / CHAINED_EVENT_MAX;
 	return steps < recorded ? steps : recorded;
 }

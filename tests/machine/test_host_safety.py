@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from programs import CODE, Bare, drain, run
 
-from machine import _core
+from machine import BareMachine, _core
 
 STEP_OFFSET = 8
 """Of the step number in a saved state: behind the version and the number of CPUs."""
@@ -47,6 +47,22 @@ def load_late_step() -> None:
     except ValueError:
         return
     bare.execute(run(20))
+
+
+def fetch_with_a_nearly_full_tap() -> None:
+    """The walk for the next instruction's page fills the tap before that instruction has begun."""
+    for loads in range(960, 1024):
+        bare = BareMachine()
+        bare.map(0x1000, rights="rx")
+        bare.map(0x2000, rights="rw")
+        bare.map(0x3000, rights="rx")
+        bare.load(0x1000, "again: mov (%rsi), %al; dec %ecx; jnz again; jmp 0x3000")
+        bare.load(0x3000, "nop; nop; here: jmp here")
+        bare.set(rip=0x1000, rsi=0x2000, rcx=loads)
+        bare.machine.tap_capacity(1024)
+        bare.machine.tap = True
+        bare.machine.execute(run(3 * loads + 4))
+        assert bare.machine.events()[0] >= loads
 
 
 def record_eventful_step() -> None:
@@ -102,3 +118,7 @@ def test_saved_late_step() -> None:
 
 def test_eventful_step() -> None:
     assert survives(record_eventful_step)
+
+
+def test_fetch_with_a_nearly_full_tap() -> None:
+    assert survives(fetch_with_a_nearly_full_tap)

@@ -1,14 +1,11 @@
 """Small guest programs in assembler, and a machine to put them in."""
 
 import struct
-import subprocess
-import tempfile
 from functools import cache
-from pathlib import Path
 
 from native_layout import descriptor
 
-from machine import _core
+from machine import _core, assembler
 
 KIND_NAMES = {number: name for name, number in _core.EVENT_KINDS.items()}
 GDT, IDT, TSS, CODE, STACK = 0x1000, 0x2000, 0x3000, 0x10000, 0x9000
@@ -18,13 +15,7 @@ GDT, IDT, TSS, CODE, STACK = 0x1000, 0x2000, 0x3000, 0x10000, 0x9000
 @cache
 def assemble(text: str, origin: int = CODE) -> bytes:
     """Machine code of 32-bit AT&T assembler, linked to run at `origin`."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, obj, image = (Path(folder) / name for name in ("a.s", "a.o", "a.bin"))
-        source.write_text(text.replace(";", "\n") + "\n")
-        subprocess.run(["as", "--32", str(source), "-o", str(obj)], check=True)
-        link = ["ld", "-m", "elf_i386", f"-Ttext={origin:#x}", "-e", "0", "--oformat", "binary"]
-        subprocess.run([*link, str(obj), "-o", str(image)], check=True)
-        return image.read_bytes()
+    return assembler.assemble(text, bits=32, origin=origin).data
 
 
 def record(op: int, arg: int, cpu: int = 0, flags: int = 0) -> bytes:

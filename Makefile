@@ -55,13 +55,14 @@ COUNT ?= 1000000
 fuzz-isa: $(VENV)/.developer
 	$(BIN)/python tests/machine/fuzz_isa.py --seed $(SEED) --count $(COUNT)
 
-# The fuzzer over the core, with sanitizers: make fuzz RUNS=10000000 (docs/fuzzing.md)
+# The fuzzer over the core, with sanitizers: make fuzz RUNS=10000000 CHECKS=full (docs/fuzzing.md)
 RUNS ?= 10000000
+CHECKS ?= fast
 fuzz:
-	tests/fuzz/build.sh build/fuzz/long
+	tests/fuzz/build.sh build/fuzz/$(CHECKS) $(CHECKS)
 	mkdir -p build/fuzz/corpus
-	build/fuzz/long/fuzz_core -runs=$(RUNS) -timeout=30 -max_len=600 -len_control=0 -print_final_stats=1 \
-	  -artifact_prefix=build/fuzz/ build/fuzz/corpus tests/fuzz/seeds
+	build/fuzz/$(CHECKS)/fuzz_core -runs=$(RUNS) -timeout=30 -max_len=600 -len_control=0 -entropic=0 \
+	  -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus tests/fuzz/seeds
 
 bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks

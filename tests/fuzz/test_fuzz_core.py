@@ -9,7 +9,7 @@ import pytest
 
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "machine" / "core"
-BUILDS = HERE.parents[1] / "build" / "fuzz"
+BUILDS = HERE.parents[1] / "build" / "fuzz-tests"
 
 
 def sources_hash() -> str:
@@ -21,7 +21,7 @@ def sources_hash() -> str:
 
 @pytest.fixture(scope="session")
 def fuzzer() -> Path:
-    """The fuzzer of the sources as they are; compiling it takes minutes, so it is kept."""
+    """The fuzzer of the sources as they are; compiling it takes a minute, so it is kept."""
     if shutil.which("clang") is None:
         pytest.skip("clang is absent: tools/install-debian-packages.sh installs it")
     asked = subprocess.run(["clang", "--print-runtime-dir"], stdout=subprocess.PIPE, text=True, check=True)
@@ -31,7 +31,7 @@ def fuzzer() -> Path:
     if not (build / "fuzz_core").exists():
         for old in BUILDS.glob("*"):
             shutil.rmtree(old, ignore_errors=True)
-        subprocess.run([HERE / "build.sh", build, "quick"], check=True)
+        subprocess.run([HERE / "build.sh", build], check=True)
     return build / "fuzz_core"
 
 

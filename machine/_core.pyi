@@ -105,7 +105,7 @@ class Machine:
     tap: bool
     """Whether events are recorded."""
     def tap_capacity(self, event_count: int) -> None:
-        """Size of the column buffers in events, at least 1024 (default 65536). Drops unread events."""
+        """Size of the column buffers in events, at least 1024 (default 65536). Drops unread events, not views."""
     def events(
         self,
     ) -> tuple[
@@ -114,7 +114,16 @@ class Machine:
         """(count, step, pc, addr, phys, value, kind, cpu, size, info): views of the tap's rows, without copying.
 
         step, pc, addr, phys, value have format "Q", the others "B"; each has `count` elements, a row (48 bytes) apart:
-        `numpy.asarray` takes them as they are.
+        `numpy.asarray` takes them as they are. The machine goes on filling these rows.
+        """
+    def events_take(
+        self,
+    ) -> tuple[
+        int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview
+    ]:
+        """The same, and forget the events: the rows are no longer touched, whatever the machine does meanwhile.
+
+        When no view of them is left, the machine fills them again: drop them soon. Raises MemoryError.
         """
     def events_clear(self) -> None: ...
 

@@ -158,9 +158,10 @@ class Session:
             return
         self.writer.choices(records, machine.step, state_hash)
         if machine.tap:
-            self.event_count += machine.events()[0]
-            self.writer.tap(machine.events(), machine.step, state_hash)
-            machine.events_clear()
+            tap = machine.events_take()
+            self.event_count += tap[0]
+            self.writer.tap(tap, machine.step, state_hash)
+            del tap  # The machine fills the rows again as soon as the writer is done with them.
             if machine.step >= self._checkpoint_step:
                 self._checkpoint(self.writer, state_hash)
 

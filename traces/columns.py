@@ -41,7 +41,7 @@ assert _ROW.itemsize == 48
 Tap = tuple[
     int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview
 ]
-"""What `Machine.events` gives: number of events, then a view of each column."""
+"""What `Machine.events_take` (or `events`) gives: number of events, then a view of each column."""
 
 
 class Event(NamedTuple):
@@ -164,7 +164,7 @@ Coded = tuple[int, bytes, tuple[int, int, int, int]]
 
 
 def code_tap(tap: Tap) -> Coded:
-    """The streams of what `Machine.events` gave, at most `EVENTS_MAX`. Copies nothing; other threads run meanwhile."""
+    """The streams of what `Machine.events_take` gave, at most `EVENTS_MAX`. No copy; other threads run meanwhile."""
     count, *columns = tap
     assert count <= EVENTS_MAX
     return (count, *_codec.encode(tuple(columns)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from hashlib import blake2b, sha256
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +28,8 @@ class TapeWriter:
     the file opens as an unfinished tape with all chunks written so far. When the disk is full or the write fails
     otherwise, the torn chunk is cut off again and this and every later call raises TapeError.
 
-    With `background`, a second thread compresses, hashes and writes, a few chunks behind: then an error comes with one
-    of the next calls, at the latest with `finish`. The tape is the same, byte for byte.
+    With `background`, a second thread codes, compresses, hashes and writes, a few chunks behind: then an error comes
+    with one of the next calls, at the latest with `finish`. The tape is the same, byte for byte.
 
     Raises TapeError if `path` cannot be written.
     """
@@ -116,25 +117,25 @@ class TapeWriter:
         if len(events):
             assert bool((np.diff(events.step.astype(np.int64)) >= 0).all()), "steps ascend"
             self._check_events(len(events), int(events.step[0]), int(events.step[-1]), end_step)
-        self._events(code_events(events), end_step, state_hash)
+        self._events(lambda: code_events(events), end_step, state_hash)
 
     def tap(self, tap: Tap, end_step: int, state_hash: int) -> None:
-        """The same for what `Machine.events` gave, without a copy: it may go when this returns. Raises TapeError."""
+        """The same for what `Machine.events_take` gave, without a copy. Raises TapeError."""
         count, steps = tap[0], tap[1]
         if count:
             self._check_events(count, steps[0], steps[-1], end_step)
-        self._events(code_tap(tap), end_step, state_hash)
+        self._events(lambda: code_tap(tap), end_step, state_hash)
 
     def _check_events(self, count: int, first_step: int, last_step: int, end_step: int) -> None:
         assert self._events_end is not None, "begin comes first"
         assert count <= EVENTS_MAX
         assert self._events_end <= first_step <= last_step < end_step
 
-    def _events(self, coded: Coded, end_step: int, state_hash: int) -> None:
+    def _events(self, code: Callable[[], Coded], end_step: int, state_hash: int) -> None:
         first = self._events_end
         assert first is not None, "begin comes first"
         assert first <= end_step <= self._choices_end
-        self._do(lambda: self._chunk(chunks.EVENTS, pack_events(coded, state_hash), first, end_step))
+        self._do(lambda: self._chunk(chunks.EVENTS, pack_events(code(), state_hash), first, end_step))
         self._events_end = end_step
 
     def checkpoint(

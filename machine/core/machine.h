@@ -359,13 +359,18 @@ struct event {
 	uint32_t zero;
 };
 
+enum { TAP_SPARE_MAX = 4 };
+
 struct tap {
 	bool on;
 	uint32_t count;
 	uint32_t capacity;  /* execution stops here */
 	uint32_t allocated; /* capacity + EVENTS_PER_STEP_MAX */
 	int64_t chain_max;  /* chains of instructions go on while no more events than this are there */
-	struct event *rows;
+	struct event *rows; /* those of `block` */
+	struct event_block *block;
+	struct event_block *spare[TAP_SPARE_MAX]; /* used memory, which costs less than new one */
+	uint32_t spare_count;
 };
 
 enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO };

@@ -1,5 +1,7 @@
 #include "py_types.h"
 
+#include "tap.h"
+
 /* A field of every row of the tap: elements lie a row apart. */
 static int column_getbuffer(PyObject *self, Py_buffer *view, int flags)
 {
@@ -21,23 +23,20 @@ static int column_getbuffer(PyObject *self, Py_buffer *view, int flags)
 		.shape = &column->shape,
 		.strides = &column->stride,
 	};
-	column->owner->exports++;
 	return 0;
-}
-
-static void column_releasebuffer(PyObject *self, Py_buffer *view)
-{
-	(void)view;
-	((struct column_object *)self)->owner->exports--;
 }
 
 static void column_dealloc(PyObject *self)
 {
-	Py_XDECREF((PyObject *)((struct column_object *)self)->owner);
+	struct column_object *column = (struct column_object *)self;
+	if (column->owner) {
+		tap_release(&column->owner->machine->tap, column->block);
+		Py_DECREF((PyObject *)column->owner);
+	}
 	object_free(self);
 }
 
-PyObject *column_create(PyObject *owner, void *data, size_t count, size_t item_size)
+PyObject *column_create(PyObject *owner, struct event_block *block, void *data, size_t count, size_t item_size)
 {
 	PyTypeObject *type = state_of(owner)->column_type;
 	allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -46,6 +45,8 @@ PyObject *column_create(PyObject *owner, void *data, size_t count, size_t item_s
 		return NULL;
 	Py_INCREF(owner);
 	column->owner = (struct machine_object *)owner;
+	column->block = block;
+	block->references++;
 	column->data = data;
 	column->shape = (Py_ssize_t)count;
 	column->item_size = (Py_ssize_t)item_size;
@@ -58,7 +59,6 @@ PyObject *column_create(PyObject *owner, void *data, size_t count, size_t item_s
 static PyType_Slot column_slots[] = {
 	{Py_tp_dealloc, column_dealloc},
 	{Py_bf_getbuffer, column_getbuffer},
-	{Py_bf_releasebuffer, column_releasebuffer},
 	{0, NULL},
 };
 

@@ -220,32 +220,24 @@ static PyObject *machine_tap_capacity(PyObject *self, PyObject *args)
 		PyErr_SetString(PyExc_ValueError, "tap capacity must be 1024 to 2**28 events");
 		return NULL;
 	}
-	if (((struct machine_object *)self)->exports) {
-		PyErr_SetString(PyExc_BufferError, "event columns are still in use");
-		return NULL;
-	}
 	if (!tap_set_capacity(&machine_of(self)->tap, (uint32_t)count))
 		return PyErr_NoMemory();
 	Py_RETURN_NONE;
 }
 
-static PyObject *machine_events(PyObject *self, PyObject *unused)
+static PyObject *event_columns(PyObject *self, struct event_block *block, uint32_t count)
 {
-	if (executing(self))
-		return NULL;
-	(void)unused;
-	struct tap *tap = &machine_of(self)->tap;
-	struct event *rows = tap->rows;
+	struct event *rows = block->rows;
 	uint64_t *wide[] = {&rows->step, &rows->pc, &rows->addr, &rows->phys, &rows->value};
 	uint8_t *narrow[] = {&rows->kind, &rows->cpu, &rows->size, &rows->info};
 	PyObject *result = PyTuple_New(10);
 	if (!result)
 		return NULL;
-	PyObject *items[10] = {PyLong_FromUnsignedLong(tap->count)};
+	PyObject *items[10] = {PyLong_FromUnsignedLong(count)};
 	for (int i = 0; i < 5; i++)
-		items[1 + i] = column_create(self, wide[i], tap->count, sizeof(uint64_t));
+		items[1 + i] = column_create(self, block, wide[i], count, sizeof(uint64_t));
 	for (int i = 0; i < 4; i++)
-		items[6 + i] = column_create(self, narrow[i], tap->count, 1);
+		items[6 + i] = column_create(self, block, narrow[i], count, 1);
 	bool failed = false;
 	for (int i = 0; i < 10; i++) {
 		failed |= !items[i];
@@ -256,6 +248,30 @@ static PyObject *machine_events(PyObject *self, PyObject *unused)
 		return NULL;
 	}
 	return result;
+}
+
+static PyObject *machine_events(PyObject *self, PyObject *unused)
+{
+	if (executing(self))
+		return NULL;
+	(void)unused;
+	struct tap *tap = &machine_of(self)->tap;
+	return event_columns(self, tap->block, tap->count);
+}
+
+static PyObject *machine_events_take(PyObject *self, PyObject *unused)
+{
+	if (executing(self))
+		return NULL;
+	(void)unused;
+	struct tap *tap = &machine_of(self)->tap;
+	uint32_t count = tap->count;
+	struct event_block *block = tap_take(tap);
+	if (!block)
+		return PyErr_NoMemory();
+	PyObject *columns = event_columns(self, block, count);
+	tap_release(tap, block);
+	return columns;
 }
 
 static PyObject *machine_events_clear(PyObject *self, PyObject *unused)
@@ -640,6 +656,7 @@ static PyMethodDef machine_methods[] = {
 	{"waiting", machine_waiting, METH_VARARGS, "What a CPU waits for, or ''."},
 	{"tap_capacity", machine_tap_capacity, METH_VARARGS, "Set the size of the event columns."},
 	{"events", machine_events, METH_NOARGS, "Views of the event columns."},
+	{"events_take", machine_events_take, METH_NOARGS, "The event columns, given away."},
 	{"events_clear", machine_events_clear, METH_NOARGS, "Forget the recorded events."},
 	{"snapshot", machine_snapshot, METH_NOARGS, "Take a snapshot."},
 	{"restore", machine_restore, METH_VARARGS, "Go back to a snapshot."},

@@ -20,7 +20,6 @@ struct module_state {
 struct machine_object {
 	PyObject_HEAD
 	struct machine *machine;
-	Py_ssize_t exports; /* buffers that point into the tap */
 	bool executing;	    /* without holding the interpreter's lock */
 };
 
@@ -30,10 +29,11 @@ struct snapshot_object {
 	struct snapshot *snapshot;
 };
 
-/* One column of the tap, as a buffer that keeps the machine alive. */
+/* One column of the tap, as a buffer that keeps its rows, and the machine whose they are. */
 struct column_object {
 	PyObject_HEAD
 	struct machine_object *owner;
+	struct event_block *block;
 	void *data;
 	Py_ssize_t shape;
 	Py_ssize_t item_size;
@@ -61,8 +61,8 @@ static inline void object_free(PyObject *self)
 	Py_DECREF(type);
 }
 
-/* A memoryview of one column of the tap, which keeps the machine `owner` alive. */
-PyObject *column_create(PyObject *owner, void *data, size_t count, size_t item_size);
+/* A memoryview of one column of `block`, which is or was the tap's of the machine `owner`. */
+PyObject *column_create(PyObject *owner, struct event_block *block, void *data, size_t count, size_t item_size);
 /* Takes a snapshot of the machine `owner`. */
 PyObject *snapshot_create(PyObject *owner);
 

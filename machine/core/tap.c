@@ -4,25 +4,72 @@
 
 #include "chain.h"
 
+static struct event_block *block_create(uint32_t allocated)
+{
+	struct event_block *block = malloc(sizeof(*block) + (size_t)allocated * sizeof(block->rows[0]));
+	if (block)
+		*block = (struct event_block){.references = 1, .allocated = allocated};
+	return block;
+}
+
+static void use_block(struct tap *tap, struct event_block *block)
+{
+	tap->block = block;
+	tap->rows = block->rows;
+	tap->count = 0;
+}
+
+void tap_release(struct tap *tap, struct event_block *block)
+{
+	assert(block->references > 0);
+	if (--block->references)
+		return;
+	if (block->allocated == tap->allocated && tap->spare_count < TAP_SPARE_MAX)
+		tap->spare[tap->spare_count++] = block;
+	else
+		free(block);
+}
+
 void tap_deinit(struct tap *tap)
 {
-	free(tap->rows);
+	while (tap->spare_count)
+		free(tap->spare[--tap->spare_count]);
+	tap->allocated = 0; /* so that the block is freed, too */
+	if (tap->block)
+		tap_release(tap, tap->block);
 	*tap = (struct tap){0};
 }
 
 bool tap_set_capacity(struct tap *tap, uint32_t event_count)
 {
-	size_t allocated = (size_t)event_count + EVENTS_PER_STEP_MAX;
-	struct event *rows = malloc(allocated * sizeof(*rows));
-	if (!rows)
+	uint32_t allocated = event_count + EVENTS_PER_STEP_MAX;
+	tap->count = 0;
+	if (tap->allocated == allocated)
+		return true;
+	struct event_block *block = block_create(allocated);
+	if (!block)
 		return false;
 	bool on = tap->on;
 	tap_deinit(tap);
 	tap->capacity = event_count;
-	tap->allocated = (uint32_t)allocated;
-	tap->rows = rows;
+	tap->allocated = allocated;
+	use_block(tap, block);
 	tap_switch(tap, on);
 	return true;
+}
+
+struct event_block *tap_take(struct tap *tap)
+{
+	struct event_block *full = tap->block, *fresh;
+	if (tap->spare_count)
+		fresh = tap->spare[--tap->spare_count];
+	else
+		fresh = block_create(tap->allocated);
+	if (!fresh)
+		return NULL;
+	fresh->references = 1;
+	use_block(tap, fresh);
+	return full;
 }
 
 void tap_switch(struct tap *tap, bool on)

@@ -19,8 +19,19 @@ enum event_info {
 	EVENT_IMPLICIT = 32,
 };
 
-/* Returns false if memory is short; the old buffers then stay. Drops unread events. */
+/* Memory for rows, of the tap and of everybody who still reads them after the tap has let them go. */
+struct event_block {
+	uint32_t references;
+	uint32_t allocated;
+	_Alignas(16) struct event rows[]; /* or more of them would lie across cache lines */
+};
+
+/* Returns false if memory is short; all then stays as it is. Drops unread events. */
 bool tap_set_capacity(struct tap *tap, uint32_t event_count);
+/* Lets go of the rows, which are the caller's to release, and goes on with others. Returns NULL if memory is short. */
+struct event_block *tap_take(struct tap *tap);
+/* Drops a reference to a block that was this tap's. Whoever runs the machine need not stop for it, but two may not call it at once. */
+void tap_release(struct tap *tap, struct event_block *block);
 void tap_deinit(struct tap *tap);
 void tap_switch(struct tap *tap, bool on);
 /* The next row, to be filled. */

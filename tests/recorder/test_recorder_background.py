@@ -11,7 +11,8 @@ import pytest
 
 from machine.errors import TapeError
 from replayer.verify import verify
-from traces import Tape
+from traces import Tape, TapeWriter
+from traces.columns import Tap
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -65,3 +66,33 @@ def test_a_disk_that_becomes_full_ends_the_recording(
         assert tape.unfinished
         assert f"up to step {tape.end_step} " in str(caught.value)
         assert verify(tape).ok
+
+
+def test_an_error_that_meets_a_full_tap_leaves_the_machine_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error's traceback keeps the events that were being given away; the next recording does not mind."""
+    prepared = mini.prepared(2, "L")
+    whole = tmp_path / "whole.tape"
+    prepared.record(whole, whole=True)
+    tap = TapeWriter.tap
+
+    def no_write(fd: int, data: memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+    def late_tap(self: TapeWriter, rows: Tap, end_step: int, state_hash: int) -> None:
+        monkeypatch.setattr(os, "write", no_write)
+        self._do(lambda: self._write(b"x"))
+        assert self._background is not None
+        self._background._jobs.join()
+        tap(self, rows, end_step, state_hash)
+        raise AssertionError("the error comes in the call")
+
+    monkeypatch.setattr(TapeWriter, "tap", late_tap)
+    with pytest.raises(TapeError, match="No space left on device") as caught:
+        prepared.record(tmp_path / "a.tape", whole=True)
+    monkeypatch.undo()
+    frames = [entry.frame.f_locals for entry in caught.traceback]
+    assert any(locals_.get("rows") is not None for locals_ in frames)
+    prepared.record(tmp_path / "again.tape", whole=True)
+    assert (tmp_path / "again.tape").read_bytes() == whole.read_bytes()

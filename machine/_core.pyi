@@ -26,7 +26,8 @@ EVENT_IMPLICIT: Final[int]
 """info bit of load and store: made by the CPU itself (descriptor tables, TSS, interrupt frames)."""
 
 RUN: Final[int]
-"""Plan op: `cpu` executes `arg` instructions; flag HOLD keeps its stores in the buffer."""
+"""Plan op: `cpu` takes `arg` steps. Flag HOLD keeps its stores in the buffer. With flag ROOM the oldest store drains
+wherever the CPU has to wait for its own buffer, a step of the run; without it every step is an instruction."""
 DRAIN: Final[int]
 """Plan op: the `arg` oldest stores of `cpu` drain, a step each."""
 IRQ: Final[int]
@@ -38,6 +39,8 @@ EVICT: Final[int]
 AUTO: Final[int]
 """Plan op: the default schedule for at most `arg` steps (tentative plans only; never in a tape)."""
 HOLD: Final[int]
+"""Flag of RUN."""
+ROOM: Final[int]
 """Flag of RUN."""
 
 STOPS: Final[tuple[str, ...]]
@@ -80,17 +83,19 @@ class Machine:
 
         Starts at record `index` of which `done` steps were taken before; returns (reason, index, done) to go on from.
         With `exact` each record must apply to the last step (replay of a tape's choices), otherwise reason "diverged";
-        without, what does not apply is skipped, a CPU blocked by its own store buffer drains it first, and RUN ends
-        early at HLT or PAUSE. `step_max` is an absolute step number at which to stop.
+        without, what does not apply is skipped, every RUN has flag ROOM, and RUN ends early at HLT or PAUSE. `step_max`
+        is an absolute step number at which to stop.
 
         Reasons: "plan" (all done), "steps" (step_max reached), "events" (tap full: take the events, go on),
         "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO only), "choice"
         (AUTO only: a CPU waits for an answer), "shutdown" (triple fault), "trace" (stop_at_trace was hit),
-        "diverged" (exact only), "blocked" (exact only: the CPU cannot execute, e.g. it waits for its own buffer;
-        also a divergence).
+        "diverged" (exact only), "blocked" (exact only: without ROOM, the CPU waits for its own buffer; also a
+        divergence).
         """
     def choices_take(self) -> bytes:
-        """The exact choices made since the last call, run-length coded in plan format (no AUTO), and forget them."""
+        """The exact choices made since the last call, run-length coded in plan format (no AUTO), and forget them.
+
+        ROOM stands where it was needed: where a store drained because the CPU had to wait."""
     choices_enabled: bool
     """Whether `execute` logs choices (default True)."""
     exit_status: int

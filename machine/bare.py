@@ -19,12 +19,15 @@ from machine.errors import UsageError
 
 KINDS: Final = {number: name for name, number in _core.EVENT_KINDS.items()}
 
-PlanRow = tuple[Literal["run", "hold", "drain", "irq", "choice", "evict", "auto"], int, int]
-"""(operation, CPU, argument) as in `Machine.execute`; "hold" is RUN that keeps stores in the buffer."""
+PlanRow = tuple[Literal["run", "hold", "run-room", "hold-room", "drain", "irq", "choice", "evict", "auto"], int, int]
+"""(operation, CPU, argument) as in `Machine.execute`; "hold" is RUN that keeps stores in the buffer, and with
+"-room" the oldest of them drain, a step each, where the CPU would have to wait for its buffer."""
 
 _OPERATIONS: Final = {
     "run": (_core.RUN, 0),
     "hold": (_core.RUN, _core.HOLD),
+    "run-room": (_core.RUN, _core.ROOM),
+    "hold-room": (_core.RUN, _core.HOLD | _core.ROOM),
     "drain": (_core.DRAIN, 0),
     "irq": (_core.IRQ, 0),
     "choice": (_core.CHOICE, 0),

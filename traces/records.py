@@ -22,6 +22,7 @@ from traces.schema import (
     OP_NAMES,
     PLATFORM_VERSION,
     RECORD,
+    ROOM,
     STATE_VERSION,
     Op,
     RecordArray,
@@ -190,9 +191,9 @@ def decode_choices(payload: bytes, first_step: int, end_step: int, cpus: int, *,
 
 def check_records(records: RecordArray, first_step: int, end_step: int, cpus: int) -> None:
     """Raise FormatError unless `records` are choices of `cpus` CPUs that make exactly these steps."""
-    held = records["flags"] & HOLD
+    known = records["flags"] & (HOLD | ROOM)
     ok = np.isin(records["op"], list(OP_NAMES)) & (records["cpu"] < cpus) & (records["reserved"] == 0)
-    ok &= (records["flags"] == 0) | ((records["op"] == Op.RUN) & (held == records["flags"]))
+    ok &= (records["flags"] == 0) | ((records["op"] == Op.RUN) & (known == records["flags"]))
     counts = step_counts(records)
     ok &= (counts > 0) & (counts <= np.uint64(end_step - first_step))
     if not ok.all():

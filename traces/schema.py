@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from machine import _core
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 """Of the tape, docs/tape-format.md."""
 PLATFORM_VERSION: Final = 1
 """Of the platform contract, docs/platform.md."""
@@ -66,6 +66,7 @@ class Op(IntEnum):
 
 
 HOLD: Final = _core.HOLD
+ROOM: Final = _core.ROOM
 STATE_VERSION: Final = _core.STATE_VERSION
 
 OP_NAMES: Final[dict[int, str]] = {int(op): op.name.lower() for op in Op if op != Op.AUTO}
@@ -84,10 +85,11 @@ def step_counts(records: RecordArray) -> U64Array:
 
 
 def describe_record(record: np.void) -> str:
-    """One record as people write it, e.g. `cpu0 x1532`, `cpu0 x3 hold`, `drain cpu1 x2`, `irq cpu0 32`."""
+    """One record as people write it, e.g. `cpu0 x1532`, `cpu0 x3 hold room`, `drain cpu1 x2`, `irq cpu0 32`."""
     op, cpu, arg = int(record["op"]), int(record["cpu"]), int(record["arg"])
     if op == Op.RUN:
-        return f"cpu{cpu} x{arg}" + (" hold" if int(record["flags"]) & HOLD else "")
+        flags = int(record["flags"])
+        return f"cpu{cpu} x{arg}" + (" hold" if flags & HOLD else "") + (" room" if flags & ROOM else "")
     if op == Op.DRAIN:
         return f"drain cpu{cpu}" + (f" x{arg}" if arg != 1 else "")
     if op == Op.EVICT:

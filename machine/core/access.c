@@ -2,7 +2,6 @@
 
 #include "apic.h"
 #include "chain.h"
-#include "choices.h"
 #include "debug.h"
 #include "mmu.h"
 #include "store_buffer.h"
@@ -193,16 +192,16 @@ static const struct fast_entry *find_buffered(const struct cpu *c, uint64_t addr
 	return inside && tag == (addr & ~(uint64_t)(PAGE_SIZE - 1)) ? f : NULL;
 }
 
-/* Makes room in a full buffer as a tentative plan does when a CPU is blocked, without leaving the chain: a step of its
- * own before that of `op`. False if the chain has no room for that step. */
+/* Makes room in a full buffer as a run with PLAN_ROOM does when its CPU is blocked, without leaving the chain: a step of
+ * its own before that of `op`. False if the chain has no room for that step. */
 static bool drain_in_chain(struct cpu *c, const struct op *op)
 {
 	struct machine *m = c->machine;
 	uint64_t step = c->step_base + op->number;
-	if (!m->drains_in_chain || op == &c->single[0] || (int64_t)(m->chain_end - step) < op->left + 1)
+	if (!m->makes_room || op == &c->single[0] || (int64_t)(m->chain_end - step) < op->left + 1)
 		return false;
 	m->step = step;
-	choices_log_drain(c);
+	m->room_made = true;
 	store_buffer_drain_one(c);
 	c->step_base++;
 	c->retired_base--;

@@ -9,7 +9,8 @@ void choices_append(struct machine *m, uint8_t op, uint8_t cpu, uint16_t flags, 
 		return;
 	if (log->count && (op == PLAN_RUN || op == PLAN_DRAIN)) {
 		struct plan_record *last = &log->records[log->count - 1];
-		if (last->op == op && last->cpu == cpu && last->flags == flags) {
+		if (last->op == op && last->cpu == cpu && (last->flags & PLAN_HOLD) == (flags & PLAN_HOLD)) {
+			last->flags |= flags;
 			last->arg += arg;
 			return;
 		}
@@ -25,20 +26,4 @@ void choices_append(struct machine *m, uint8_t op, uint8_t cpu, uint16_t flags, 
 		log->allocated = allocated;
 	}
 	log->records[log->count++] = (struct plan_record){.op = op, .cpu = cpu, .flags = flags, .arg = arg};
-}
-
-void choices_log_run(struct cpu *c)
-{
-	struct machine *m = c->machine;
-	if (m->step != m->run_logged)
-		choices_append(m, PLAN_RUN, (uint8_t)c->number, c->hold ? PLAN_HOLD : 0, m->step - m->run_logged);
-	m->run_logged = m->step;
-}
-
-void choices_log_drain(struct cpu *c)
-{
-	struct machine *m = c->machine;
-	choices_log_run(c);
-	choices_append(m, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
-	m->run_logged = m->step + 1;
 }

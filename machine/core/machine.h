@@ -374,7 +374,10 @@ struct tap {
 };
 
 enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO };
-enum { PLAN_HOLD = 1 };
+enum plan_flags {
+	PLAN_HOLD = 1, /* stores stay in the buffer */
+	PLAN_ROOM = 2, /* where the CPU has to wait for its buffer, the oldest store drains first: a step of the run */
+};
 
 struct plan_record {
 	uint8_t op;
@@ -419,8 +422,8 @@ struct machine {
 	struct decode_cache *code;
 	uint32_t stop_at_trace;
 	uint64_t run_end; /* step at which cpu_run stops; a CPU that interrupts itself brings it forward */
-	uint64_t run_logged; /* step up to which the current run is in the log of choices */
-	bool drains_in_chain; /* a full buffer makes room by itself: tentative plans */
+	bool makes_room;  /* the current run is one with PLAN_ROOM, or tentative */
+	bool room_made;	  /* and a store drained in it for that */
 	uint64_t chain_end; /* the same for chains; 0 if instructions are to be executed one by one */
 	struct op *broken;  /* an instruction whose handler is `exec_stale` for the moment: see chain_stop_at */
 	op_handler broken_handler;

@@ -13,11 +13,25 @@ static void set_hold(struct cpu *c, bool hold)
 	cpu_update_fast(c);
 }
 
+/* Runs `c`, making room in its store buffer if the machine is to, and logs what it did as one choice. */
 static enum run_end run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 {
-	c->machine->run_logged = c->machine->step;
+	struct machine *m = c->machine;
+	uint64_t first = m->step;
+	m->room_made = false;
 	enum run_end end = cpu_run(c, step_end, stop_at_pause);
-	choices_log_run(c);
+	while (end == RUN_BLOCKED && m->makes_room) {
+		store_buffer_drain_one(c);
+		m->step++;
+		m->room_made = true;
+		if (tap_full(&m->tap))
+			end = RUN_EVENTS;
+		else
+			end = m->step < step_end ? cpu_run(c, step_end, stop_at_pause) : RUN_STEPS;
+	}
+	uint16_t flags = (c->hold ? PLAN_HOLD : 0) | (m->room_made ? PLAN_ROOM : 0);
+	if (m->step != first)
+		choices_append(m, PLAN_RUN, (uint8_t)c->number, flags, m->step - first);
 	return end;
 }
 
@@ -184,23 +198,16 @@ static enum stop run_record_execute(struct machine *m, struct cpu *c, uint64_t s
 	uint64_t step_end = m->step + (left < room ? left : room);
 	while (m->step < step_end) {
 		enum run_end end = run(c, step_end, !exact);
-		if (end == RUN_BLOCKED && !exact) {
-			drain_step(c);
-			if (tap_full(&m->tap))
-				end = RUN_EVENTS;
-		}
 		*done += m->step - first;
 		first = m->step;
-		if (end == RUN_TRACE)
-			return STOP_trace;
-		if (end == RUN_EVENTS)
-			return STOP_events;
-		if (end == RUN_BLOCKED && exact)
-			return STOP_blocked;
-		if (end == RUN_WAITING && *done < step_count && exact)
-			return STOP_diverged;
-		if (end == RUN_WAITING || end == RUN_PAUSE)
-			return STOP_plan;
+		switch (end) {
+		case RUN_TRACE: return STOP_trace;
+		case RUN_EVENTS: return STOP_events;
+		case RUN_BLOCKED: return STOP_blocked;
+		case RUN_WAITING: return exact && *done < step_count ? STOP_diverged : STOP_plan;
+		case RUN_PAUSE: return STOP_plan;
+		case RUN_STEPS: break; /* also where an instruction brought the end of the run forward */
+		}
 	}
 	return *done >= step_count ? STOP_plan : STOP_steps;
 }
@@ -214,9 +221,9 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 	switch (r->op) {
 	case PLAN_RUN: {
 		set_hold(c, r->flags & PLAN_HOLD);
-		m->drains_in_chain = !exact;
+		m->makes_room = !exact || r->flags & PLAN_ROOM;
 		enum stop stop = run_record_execute(m, c, r->arg, done, step_max, exact);
-		m->drains_in_chain = false;
+		m->makes_room = false;
 		set_hold(c, false);
 		return stop;
 	}

@@ -198,7 +198,7 @@ static struct plan_record record(struct machine *m, struct input *in)
 	struct plan_record r = {.op = (uint8_t)(1 + take(in, 1) % 7)};
 	uint32_t how = take(in, 1), raw = take(in, 2);
 	r.cpu = how & 1 ? (uint8_t)(how >> 4) : (uint8_t)((how >> 1) % m->cpu_count);
-	r.flags = how >> 2 & 1 ? PLAN_HOLD : how >> 3 & 1 ? (uint16_t)raw : 0;
+	r.flags = how >> 2 & 1 ? (how >> 3 & 1 ? PLAN_HOLD | PLAN_ROOM : PLAN_HOLD) : how >> 3 & 1 ? (uint16_t)raw : 0;
 	r.arg = plan_counts_steps(&r) ? raw % 1000 : how & 0x80 ? (uint64_t)raw << 12 : raw;
 	return r;
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from traces import Event, Events, TapeFooter, TapeHeader, TapeWriter
-from traces.schema import DRAINED, HOLD, KINDS, RECORD, Op, RecordArray
+from traces.schema import DRAINED, HOLD, KINDS, RECORD, ROOM, Op, RecordArray
 
 IMAGE = b"\x7fELF, or so it says. " * 40
 CONSOLE = b"hello\n"
@@ -62,7 +62,7 @@ def write_small(
         if layer_b:
             tape.checkpoint(100, b"state of 100", 1, 0x1111, [(1, page(1)), (2, page(2)), (9, page(1))])
         mixed = choices(
-            (Op.RUN, 0, 40), (Op.RUN, 1, 50, HOLD), (Op.DRAIN, 1, 3), (Op.IRQ, 0, 32),
+            (Op.RUN, 0, 40), (Op.RUN, 1, 50, HOLD | ROOM), (Op.DRAIN, 1, 3), (Op.IRQ, 0, 32),
             (Op.CHOICE, 1, 2), (Op.EVICT, 0, 0xC0000000), (Op.RUN, 1, 54),
         )  # fmt: skip
         tape.choices(mixed, 250, 0x2222)

@@ -15,7 +15,7 @@ from tapes import CONSOLE, IMAGE, choices, header, page, some_events, write_smal
 
 from machine.errors import TapeDamagedError, TapeError
 from traces import Events, Tape, TapeFooter, TapeHeader, TapeWriter, records, strip
-from traces.schema import HOLD, Op, describe_record, step_counts
+from traces.schema import HOLD, ROOM, Op, describe_record, step_counts
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert [c.first_step for c in tape.choices(250)] == [250]
         assert step_counts(found[1].records).tolist() == [40, 50, 3, 1, 1, 1, 54]
         assert [describe_record(r) for r in found[1].records] == [
-            "cpu0 x40", "cpu1 x50 hold", "drain cpu1 x3", "irq cpu0 32", "choice cpu1 2", "evict cpu0 0xc0000000",
+            "cpu0 x40", "cpu1 x50 hold room", "drain cpu1 x3", "irq cpu0 32", "choice cpu1 2", "evict cpu0 0xc0000000",
             "cpu1 x54",
         ]  # fmt: skip
         whole = Events.concatenate([some_events(100, 250, 300), some_events(250, 400, 200, 2)])
@@ -156,8 +156,8 @@ def test_header_out_of_range(changed: dict[str, object]) -> None:
 def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TapeHeader, "check", lambda _: None)
     with TapeWriter(tmp_path / "a.tape") as writer:
-        writer.begin(header(format=3), IMAGE)
-    with pytest.raises(TapeError, match="format 3 is newer"):
+        writer.begin(header(format=4), IMAGE)
+    with pytest.raises(TapeError, match="format 4 is newer"):
         Tape(tmp_path / "a.tape")
 
 
@@ -171,6 +171,8 @@ def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (((0, 0, 100),), 100),
         (((Op.RUN, 0, 0), (Op.RUN, 0, 100)), 100),
         (((Op.DRAIN, 0, 100, HOLD),), 100),
+        (((Op.DRAIN, 0, 100, ROOM),), 100),
+        (((Op.RUN, 0, 100, 2 * (HOLD | ROOM)),), 100),
         (((Op.RUN, 0, 2**64 - 1), (Op.RUN, 0, 101)), 100),
         (((Op.RUN, 0, 2**63), (Op.RUN, 1, 2**63), (Op.RUN, 0, 2**63)), 2**63),
     ],

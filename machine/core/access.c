@@ -226,14 +226,14 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 		return STATUS_BLOCKED;
 	const struct fast_entry *f = find_buffered(c, addr, size, for_write);
 	if (f) {
-		uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1), forwarded = 0;
-		uint64_t phys = f->frame + offset;
+		uint32_t forwarded = 0;
+		uint64_t phys = addr + f->phys;
 		if (c->store_filter & store_filter_bits(phys, size)) {
 			c->loaded = store_buffer_read(c, phys, size, &forwarded);
 			if (!forwarded)
 				store_buffer_update_filter(c);
 		} else {
-			c->loaded = bytes_load(f->host + offset, size);
+			c->loaded = bytes_load(host_address(addr, f->host), size);
 		}
 		op_event(c, op, EVENT_load, addr, phys, c->loaded, size, forwarded);
 		return STATUS_OK;
@@ -256,7 +256,7 @@ enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, u
 		return STATUS_BLOCKED;
 	const struct fast_entry *f = find_buffered(c, addr, size, true);
 	if (f) {
-		uint64_t phys = f->frame + (addr & (PAGE_SIZE - 1));
+		uint64_t phys = addr + f->phys;
 		op_event(c, op, EVENT_store, addr, phys, value & size_mask(size), size, 0);
 		c->pc = c->page_linear + op->offset;
 		store_buffer_push(c, addr, phys, size, value);

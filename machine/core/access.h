@@ -55,17 +55,35 @@ ALWAYS_INLINE bool fast_hit(uint64_t tag, uint64_t addr, uint32_t size)
 	return tag == fast_tag(addr, 1) && (addr & (CACHE_LINE_SIZE - 1)) + size <= CACHE_LINE_SIZE;
 }
 
-/* Whether no buffered store may cover what is loaded: see cpu->store_filter, which linear addresses serve as well. */
-ALWAYS_INLINE bool unbuffered(const struct cpu *c, uint64_t addr, uint32_t size)
+/* The same for a load; no buffered store may cover what it reads: see cpu->store_filter, which linear addresses serve
+ * as well. */
+ALWAYS_INLINE bool fast_hit_load(const struct cpu *c, uint64_t tag, uint64_t addr, uint32_t size)
 {
-	if (likely(!(c->store_filter >> (addr >> 3 & 63) & 1)))
-		return !(addr & (size - 1)) || !c->store_filter;
-	return false;
+	if (likely(tag == fast_tag(addr, size)))
+		return likely(!(c->store_filter >> (addr >> 3 & 63) & 1));
+	return fast_hit(tag, addr, size) && !c->store_filter;
 }
 
 ALWAYS_INLINE const struct fast_entry *fast_find(const struct fast_entry *rows, uint64_t addr)
 {
 	return &rows[addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
+}
+
+ALWAYS_INLINE uint8_t *host_address(uint64_t addr, uint64_t host)
+{
+	return (uint8_t *)(uintptr_t)(addr + host);
+}
+
+/* fast_entry.host, guessed: an instruction mostly loads where the distance from linear to host addresses is what it was
+ * the time before. So the host need not wait for the entry, which depends on the address, before it can load: chains of
+ * pointers take two thirds of the time. */
+ALWAYS_INLINE uint64_t host_of_load(const struct op *op, const struct fast_entry *f)
+{
+	uint64_t host = op->host;
+	if (unlikely(host != f->host))
+		((struct op *)op)->host = host = f->host;
+	__asm__("" : "+r"(host)); /* or the compiler would see that the two are equal and wait for the entry */
+	return host;
 }
 
 /* An event of the instruction `op` in a chain. */
@@ -93,13 +111,23 @@ ALWAYS_INLINE void op_event(struct cpu *c, const struct op *op, enum event_kind 
 #undef ONE_AFTER_THE_OTHER
 }
 
-/* Handlers exist twice (op.h): with ACCESS_DIRECT defined, an access is a comparison and a host access, or STATUS_REDO. */
+/* Handlers exist more than once (op.h): with ACCESS_DIRECT defined, an access is a comparison and a host access, or
+ * STATUS_REDO; with ADDRESS_FLAT, too, segments are known to be flat where an entry is found. */
 #ifdef ACCESS_DIRECT
 #define ACCESS_MISS(call) return STATUS_REDO
 #define ACCESS_INFO(c) 0
+#define HOST_OF_LOAD(op, f) host_of_load(op, f)
 #else
 #define ACCESS_MISS(call) return call
 #define ACCESS_INFO(c) ((c)->access_info)
+#define HOST_OF_LOAD(op, f) ((f)->host)
+#endif
+#ifdef ADDRESS_FLAT
+#define ROWS_READ(c) ((c)->flat_read)
+#define ROWS_WRITE(c) ((c)->flat_write)
+#else
+#define ROWS_READ(c) ((c)->fast_read)
+#define ROWS_WRITE(c) ((c)->fast_write)
 #endif
 
 ALWAYS_INLINE enum status access_load_result(struct cpu *c, enum status status, uint64_t *ret)
@@ -111,13 +139,12 @@ ALWAYS_INLINE enum status access_load_result(struct cpu *c, enum status status, 
 ALWAYS_INLINE enum status mem_load_info(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint32_t info,
 					uint64_t *ret)
 {
-	const struct fast_entry *f = fast_find(c->fast_read, addr);
+	const struct fast_entry *f = fast_find(ROWS_READ(c), addr);
 	(void)info;
-	if (unlikely(!fast_hit(f->read_tag, addr, size) || !unbuffered(c, addr, size)))
+	if (unlikely(!fast_hit_load(c, f->read_tag, addr, size)))
 		ACCESS_MISS(access_load_result(c, access_load_op(c, op, addr, size, false, info), ret));
-	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
-	*ret = bytes_load(f->host + offset, size);
-	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, ACCESS_INFO(c));
+	*ret = bytes_load(host_address(addr, HOST_OF_LOAD(op, f)), size);
+	op_event(c, op, EVENT_load, addr, addr + f->phys, *ret, size, ACCESS_INFO(c));
 	return STATUS_OK;
 }
 
@@ -129,25 +156,23 @@ ALWAYS_INLINE enum status mem_load(struct cpu *c, const struct op *op, uint64_t 
 /* The load of a read-modify-write: faults as the write would. */
 ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t *ret)
 {
-	const struct fast_entry *f = fast_find(c->fast_write, addr);
+	const struct fast_entry *f = fast_find(ROWS_WRITE(c), addr);
 	if (unlikely(!fast_hit(f->write_tag, addr, size)))
 		ACCESS_MISS(access_load_result(c, access_load_op(c, op, addr, size, true, 0), ret));
-	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
-	*ret = bytes_load(f->host + offset, size);
-	op_event(c, op, EVENT_load, addr, f->frame + offset, *ret, size, ACCESS_INFO(c));
+	*ret = bytes_load(host_address(addr, HOST_OF_LOAD(op, f)), size);
+	op_event(c, op, EVENT_load, addr, addr + f->phys, *ret, size, ACCESS_INFO(c));
 	return STATUS_OK;
 }
 
 ALWAYS_INLINE enum status mem_store_info(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint32_t info,
 					 uint64_t value)
 {
-	const struct fast_entry *f = fast_find(c->fast_write, addr);
+	const struct fast_entry *f = fast_find(ROWS_WRITE(c), addr);
 	(void)info;
 	if (unlikely(!fast_hit(f->write_tag, addr, size)))
 		ACCESS_MISS(access_store_op(c, op, addr, size, value, info));
-	uint32_t offset = (uint32_t)addr & (PAGE_SIZE - 1);
-	bytes_store(f->host + offset, size, value);
-	op_event(c, op, EVENT_store, addr, f->frame + offset, value & size_mask(size), size,
+	bytes_store(host_address(addr, f->host), size, value);
+	op_event(c, op, EVENT_store, addr, addr + f->phys, value & size_mask(size), size,
 		 EVENT_DRAINED | ACCESS_INFO(c));
 	return STATUS_OK;
 }

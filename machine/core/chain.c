@@ -19,22 +19,24 @@ enum status chain_stop(struct cpu *c, const struct op *op, enum status status)
 	return status;
 }
 
-enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool direct)
+enum status chain_lookup(struct cpu *c, const struct op *op, uint32_t steps, uint64_t rip, bool direct)
 {
 	struct machine *m = c->machine;
+	uint64_t step = c->step_base + steps;
 	c->s.rip = rip;
 	uint64_t linear = (c->view[CS].base + rip) & c->linear_mask;
 	uint32_t offset = (uint32_t)(linear & (PAGE_SIZE - 1));
 	const struct op *next = fetch_cached(c, linear);
-	if (likely(next && chain_has_room(c, next))) {
+	if (likely(next && chain_has_room(c, next, step))) {
 		/* A 16-bit target depends on more than the place in the page. */
 		if (direct && op->size != 2 && linear - offset == c->page_linear)
 			((struct op *)op)->link = next;
 		c->s.gpr[GPR_PAGE] = rip - offset;
 		c->page_linear = linear - offset;
-		c->step_base = m->step - next->number;
+		c->step_base = step - next->number;
 		return chain_enter(c, next);
 	}
+	m->step = step;
 	c->s.retired = c->retired_base + m->step;
 	return STATUS_END;
 }
@@ -42,7 +44,8 @@ enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool 
 /* Every block ends with this: on to the instruction after it. */
 enum status exec_end(struct cpu *c, const struct op *op)
 {
-	return chain_jump(c, op, op->number, op_rip(c, op));
+	const struct op *next = chain_follow(c, op, op->number);
+	return likely(next) ? chain_enter(c, next) : chain_lookup(c, op, op->number, op_rip(c, op), true);
 }
 
 /* Stands where an instruction was written over since it was decoded, or where a chain has to end: back to the run loop,

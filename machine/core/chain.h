@@ -9,7 +9,7 @@
  * A chain is entered only if all its steps may be taken, so nothing is checked between two instructions:
  *   the budget      `left` steps fit into the run; checked at every branch. A chain that starts with less is stopped
  *                   in the middle of its block: `chain_stop_at`;
- *   the event tap   has room for whatever a block can make; the same. Only the last instruction of a chain may fill it;
+ *   the event tap   is not full, and has room for whatever a block can make beyond that;
  *   store buffer    instructions that may have to wait for it stand at the start of a block (OP_WAITS), where a chain
  *                   stops while anything is buffered. Those whose first act is their only store may stand anywhere:
  *                   a full buffer makes that store STATUS_BLOCKED, with nothing done;
@@ -25,10 +25,9 @@
 
 enum {
 	BLOCK_INSTRUCTION_MAX = 16,
-	CHAIN_EVENT_MAX = 2048, /* more than a block can make: see EVENTS_PER_STEP_MAX for those that make many */
-	/* More than an instruction can make that is not the last of its block: a read-modify-write in two pieces, each with
-	 * walks, updates and evictions, and a whole store buffer drained. */
-	CHAINED_EVENT_MAX = 160,
+	/* More than the instructions of a block can make but for its last one: a read-modify-write in two pieces, each with
+	 * walks, updates and evictions, and a whole store buffer drained, makes at most 160. */
+	CHAIN_EVENT_MAX = (BLOCK_INSTRUCTION_MAX - 1) * 160,
 };
 
 ALWAYS_INLINE enum status chain_enter(struct cpu *c, const struct op *op)
@@ -68,8 +67,9 @@ ALWAYS_INLINE void chain_sync(struct cpu *c, const struct op *op)
 
 /* Ends a chain at an instruction that reports something else than STATUS_OK. */
 enum status chain_stop(struct cpu *c, const struct op *op, enum status status);
-/* Goes on at `rip`, wherever that is decoded; links the branch `op` to it if both are in one page. */
-enum status chain_lookup(struct cpu *c, const struct op *op, uint64_t rip, bool direct);
+/* After `steps` steps of the block: goes on at `rip`, wherever that is decoded; links the branch `op` to it if both are
+ * in one page and `direct`. */
+enum status chain_lookup(struct cpu *c, const struct op *op, uint32_t steps, uint64_t rip, bool direct);
 /* Makes a chain end before `op`. Only one CPU runs at a time, and the run loop mends this before anything else is executed. */
 void chain_stop_at(struct machine *m, const struct op *op);
 /* Makes the chain end after `op`, the instruction being executed. */
@@ -81,31 +81,23 @@ enum status exec_end(struct cpu *c, const struct op *op);
 enum status exec_stale(struct cpu *c, const struct op *op);
 
 /* Whether a chain may go on with `next`, to the end of its block. */
-ALWAYS_INLINE bool chain_has_room(const struct cpu *c, const struct op *next)
+ALWAYS_INLINE bool chain_has_room(const struct cpu *c, const struct op *next, uint64_t step)
 {
 	const struct machine *m = c->machine;
-	return (int64_t)(m->chain_end - m->step) >= next->left && m->tap.count <= m->tap.chain_max &&
+	return (int64_t)(m->chain_end - step) >= next->left && m->tap.next < m->tap.full &&
 	       !(next->flags & c->stop_flags);
 }
 
-/* After `steps` steps of the block, at the branch or end of block `op`: on to `rip`. */
-ALWAYS_INLINE enum status chain_jump(struct cpu *c, const struct op *op, uint32_t steps, uint64_t rip)
+/* After `steps` steps of the block, at the branch or end of block `op`: where the chain goes on, or NULL if that has to
+ * be looked up. */
+ALWAYS_INLINE const struct op *chain_follow(struct cpu *c, const struct op *op, uint32_t steps)
 {
-	struct machine *m = c->machine;
 	const struct op *next = op->link;
-	m->step = c->step_base + steps;
-	if (likely(next && chain_has_room(c, next))) {
-		c->step_base = m->step - next->number;
-		return chain_enter(c, next);
-	}
-	return chain_lookup(c, op, rip, true);
-}
-
-/* The same where the target differs from time to time. */
-ALWAYS_INLINE enum status chain_jump_indirect(struct cpu *c, const struct op *op, uint64_t rip)
-{
-	c->machine->step = c->step_base + op->number + 1;
-	return chain_lookup(c, op, rip, false);
+	uint64_t step = c->step_base + steps;
+	if (unlikely(!next || !chain_has_room(c, next, step)))
+		return NULL;
+	c->step_base = step - next->number;
+	return next;
 }
 
 #endif

@@ -288,6 +288,14 @@ static void decode_byte_registers(struct op *op, uint8_t bytes, uint8_t rex, boo
 		op->reg = (uint8_t)(op->reg - 4 + GPR_HIGH);
 }
 
+/* Whether the address is a base and a displacement, as wide as addresses of this code, in a segment that cpu->flat speaks
+ * of. Operands on the stack always are. */
+static bool address_is_flat(const struct op *op, uint32_t bits)
+{
+	bool known = op->segment == DS || op->segment == ES || op->segment == SS;
+	return bits != 16 && op->address_size * 8 == bits && op->index == GPR_ZERO && known;
+}
+
 /* Register numbers that REX reaches and that do not exist: segment and control registers from 8 on, but for CR8. */
 static bool operands_exist(const struct instruction *insn, const struct op *op)
 {
@@ -369,7 +377,10 @@ enum decode_result decode_bytes(const struct decode_table *table, const uint8_t 
 	const struct handlers *handlers = insn->handlers;
 	uint32_t width = (uint32_t)__builtin_ctz(op->size);
 	bool two_places = insn->traits & TRAIT_stores && memory;
-	op->handler = handlers->direct && !two_places ? handlers->direct->handler[memory][width] : handlers->handler[memory][width];
+	const op_handler(*best)[4] = handlers->handler;
+	if (handlers->direct && !two_places)
+		best = address_is_flat(op, bits) ? handlers->flat->handler : handlers->direct->handler;
+	op->handler = best[memory][width];
 	if (handlers->synced)
 		op->flags |= OP_SYNCED;
 	if (prefix.lock || (insn->traits & TRAIT_xchg && memory)) {
@@ -632,8 +643,9 @@ static const struct op *decode_physical(struct cpu *c, uint64_t addr, uint64_t p
 	struct code_page *page = code_page_get(m, (uint32_t)(phys >> PAGE_SHIFT), c->bits);
 	if (!page->slot[offset] && !decode_block(m, page, offset))
 		return decode_straddling(c, addr, phys, effects);
-	/* Within a page that the code segment covers whole, nothing is left to check. */
-	if (effects && (c->bits == 64 || c->s.rip + (PAGE_SIZE - 1 - offset) <= c->code_limit)) {
+	/* Within a page that the code segment covers whole, nothing is left to check, not even where jumps go that stay in it. */
+	bool covered = c->s.rip >= offset && c->s.rip + (PAGE_SIZE - 1 - offset) <= c->code_limit;
+	if (effects && (c->bits == 64 || covered)) {
 		uint32_t slot = addr >> PAGE_SHIFT & (FETCH_SLOTS - 1);
 		c->fetch_tag[slot] = addr - offset;
 		c->fetch_code[slot] = page;

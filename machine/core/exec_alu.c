@@ -29,10 +29,10 @@ ALWAYS_INLINE uint64_t alu_value(const struct cpu *c, enum alu kind, uint64_t a,
 ALWAYS_INLINE void alu_flags(struct cpu *c, enum alu kind, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
 {
 	switch (kind) {
-	case ADD:
-	case ADC: flags_add(c, a, b, result, size); break;
+	case ADD: flags_add(c, a, b, result, size); break;
+	case ADC: flags_adc(c, a, b, result, size); break;
+	case SBB: flags_sbb(c, a, b, result, size); break;
 	case SUB:
-	case SBB:
 	case CMP: flags_sub(c, a, b, result, size); break;
 	default: flags_logic(c, result, size); break;
 	}

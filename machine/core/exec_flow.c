@@ -23,12 +23,16 @@ static enum status target_fault(struct cpu *c)
 
 #define TRY_TARGET(target) TRY_STOP(likely(target_allowed(c, target, size)) ? STATUS_OK : target_fault(c))
 
+/* A linked jump goes to the page it comes from, which the code segment covers whole: see decode_physical. */
 ALWAYS_INLINE enum status jmp_j(struct cpu *c, const struct op *op, uint32_t size, bool memory)
 {
 	(void)memory;
+	const struct op *next = chain_follow(c, op, op->number + 1u);
+	if (likely(next))
+		return chain_enter(c, next);
 	uint64_t target = relative_target(c, op, size);
 	TRY_TARGET(target);
-	return chain_jump(c, op, op->number + 1u, target);
+	return chain_lookup(c, op, op->number + 1u, target, true);
 }
 HANDLERS_BRANCH(jmp_j)
 
@@ -75,7 +79,7 @@ ALWAYS_INLINE enum status jmp_e(struct cpu *c, const struct op *op, uint32_t siz
 	uint64_t target;
 	TRY_STOP(e_get(c, op, size, memory, &target));
 	TRY_TARGET(target);
-	return chain_jump_indirect(c, op, target);
+	return chain_lookup(c, op, op->number + 1u, target, false);
 }
 HANDLERS_BRANCH(jmp_e)
 
@@ -83,9 +87,11 @@ ALWAYS_INLINE enum status call_j(struct cpu *c, const struct op *op, uint32_t si
 {
 	(void)memory;
 	uint64_t target = relative_target(c, op, size);
-	TRY_TARGET(target);
+	if (!op->link)
+		TRY_TARGET(target);
 	TRY_STOP(stack_push(c, op, size, op_rip_next(c, op) & size_mask(size)));
-	return chain_jump(c, op, op->number + 1u, target);
+	const struct op *next = chain_follow(c, op, op->number + 1u);
+	return likely(next) ? chain_enter(c, next) : chain_lookup(c, op, op->number + 1u, target, true);
 }
 HANDLERS_BRANCH(call_j)
 
@@ -95,7 +101,7 @@ ALWAYS_INLINE enum status call_e(struct cpu *c, const struct op *op, uint32_t si
 	TRY_STOP(e_get(c, op, size, memory, &target));
 	TRY_TARGET(target);
 	TRY_STOP(stack_push(c, op, size, op_rip_next(c, op) & size_mask(size)));
-	return chain_jump_indirect(c, op, target);
+	return chain_lookup(c, op, op->number + 1u, target, false);
 }
 HANDLERS_BRANCH(call_e)
 
@@ -106,7 +112,7 @@ ALWAYS_INLINE enum status ret(struct cpu *c, const struct op *op, uint32_t size,
 	TRY_STOP(stack_peek(c, op, 0, size, &target));
 	TRY_TARGET(target);
 	stack_drop(c, size + (uint32_t)op->immediate); /* the immediate is 0 in the form without one */
-	return chain_jump_indirect(c, op, target);
+	return chain_lookup(c, op, op->number + 1u, target, false);
 }
 HANDLERS_BRANCH(ret)
 

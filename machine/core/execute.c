@@ -74,19 +74,6 @@ enum status exec_locked(struct cpu *c, const struct op *op)
 	return status;
 }
 
-/* How many instructions may run from here on before somebody has to look: the run has that many steps left, and all but
- * the last find room for their events. At least one. */
-static uint64_t steps_with_room(const struct machine *m)
-{
-	uint64_t steps = m->run_end - m->step;
-	if (!m->tap.on || m->tap.count <= m->tap.chain_max)
-		return steps;
-	if (m->tap.count >= m->tap.capacity) /* fetching the first one has filled the tap */
-		return 1;
-	uint64_t events = m->tap.capacity - m->tap.count, recorded = 1 + (events - 1) / CHAINED_EVENT_MAX;
-	return steps < recorded ? steps : recorded;
-}
-
 /* From the instruction at rip on: as many as a chain takes, or one. */
 static enum status run_chain(struct cpu *c)
 {
@@ -105,7 +92,7 @@ static enum status run_chain(struct cpu *c)
 	/* A page without a tag has to be looked at for every instruction: a segment limit lies in it, or it is no RAM. */
 	bool cached = c->fetch_tag[linear >> PAGE_SHIFT & (FETCH_SLOTS - 1)] == c->page_linear;
 	if (likely(cached && !c->careful && !c->stores_in_code && !(op->flags & c->stop_flags))) {
-		uint64_t steps = steps_with_room(m);
+		uint64_t steps = m->run_end - m->step;
 		if (steps < op->left)
 			chain_stop_at(m, op + steps);
 		return execute(c, op);

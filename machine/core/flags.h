@@ -29,7 +29,8 @@ ALWAYS_INLINE uint64_t top_bit(uint64_t value, uint32_t size)
 	return value >> (size * 8 - 1) & 1;
 }
 
-ALWAYS_INLINE void flags_add(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
+/* Of ADC and SBB, whose result depends on CF as well. */
+ALWAYS_INLINE void flags_adc(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
 {
 	flags_set_result(c, result, size);
 	c->s.cf = (uint32_t)top_bit((a & b) | ((a | b) & ~result), size);
@@ -37,11 +38,37 @@ ALWAYS_INLINE void flags_add(struct cpu *c, uint64_t a, uint64_t b, uint64_t res
 	c->s.af_source = a ^ b ^ result;
 }
 
-ALWAYS_INLINE void flags_sub(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
+ALWAYS_INLINE void flags_sbb(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
 {
 	flags_set_result(c, result, size);
 	c->s.cf = (uint32_t)top_bit((~a & b) | ((~a | b) & result), size);
 	c->s.of = (uint32_t)top_bit((a ^ b) & (a ^ result), size);
+	c->s.af_source = a ^ b ^ result;
+}
+
+/* The low `size` bytes of `value` as the high ones of a word: there the host's own carry and overflow are the guest's. */
+ALWAYS_INLINE uint64_t at_top(uint64_t value, uint32_t size)
+{
+	return value << (64 - size * 8);
+}
+
+ALWAYS_INLINE void flags_add(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
+{
+	uint64_t sum, x = at_top(a, size), y = at_top(b, size);
+	int64_t signed_sum;
+	flags_set_result(c, result, size);
+	c->s.cf = __builtin_add_overflow(x, y, &sum);
+	c->s.of = __builtin_add_overflow((int64_t)x, (int64_t)y, &signed_sum);
+	c->s.af_source = a ^ b ^ result;
+}
+
+ALWAYS_INLINE void flags_sub(struct cpu *c, uint64_t a, uint64_t b, uint64_t result, uint32_t size)
+{
+	uint64_t x = at_top(a, size), y = at_top(b, size);
+	int64_t signed_difference;
+	flags_set_result(c, result, size);
+	c->s.cf = x < y;
+	c->s.of = __builtin_sub_overflow((int64_t)x, (int64_t)y, &signed_difference);
 	c->s.af_source = a ^ b ^ result;
 }
 

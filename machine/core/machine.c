@@ -93,6 +93,13 @@ void cpu_update_fast(struct cpu *c)
 	uint32_t row = c->careful ? 2 : cpu_privilege(c) == 3;
 	c->fast_read = c->fast_rows[row];
 	c->fast_write = c->fast_rows[buffered ? 2 : row];
+	c->flat_read = c->flat ? c->fast_read : c->fast_rows[2];
+	c->flat_write = c->flat ? c->fast_write : c->fast_rows[2];
+}
+
+static bool view_is_flat(const struct segment_view *view)
+{
+	return !view->base && !view->checked;
 }
 
 void cpu_update_mode(struct cpu *c)
@@ -109,6 +116,8 @@ void cpu_update_mode(struct cpu *c)
 		c->view[i].base = !long_code || i == FS || i == GS ? s->base : 0;
 		c->view[i].checked = !long_code && !(s->flags & SEGMENT_FLAT);
 	}
+	c->flat = c->stack_mask == c->linear_mask && view_is_flat(&c->view[DS]) && view_is_flat(&c->view[ES]) &&
+		  view_is_flat(&c->view[SS]);
 	c->careful = debug_in_use(c);
 	cpu_update_fast(c);
 }

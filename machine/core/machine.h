@@ -226,8 +226,8 @@ struct cpu_state {
 struct fast_entry {
 	uint64_t read_tag;  /* linear page, or ~0 */
 	uint64_t write_tag; /* linear page if stores may go straight to RAM (dirty bit set, page known dirty, no code) */
-	uint8_t *host;	    /* host address of the page */
-	uint64_t frame;
+	uint64_t host; /* host address - linear address */
+	uint64_t phys; /* physical address - linear address */
 };
 
 struct fault {
@@ -259,6 +259,7 @@ struct op {
 	union {
 		const struct op *link; /* a branch within the page: where it goes; NULL until it was taken */
 		op_handler inner;      /* a locked instruction: what it does */
+		uint64_t host;	       /* a load: fast_entry.host of the last one; only a guess */
 	};
 	uint64_t address_mask; /* of effective addresses */
 	uint16_t row; /* in the instruction table */
@@ -288,6 +289,7 @@ struct cpu {
 	uint8_t bits;	   /* of the code that runs: 16, 32 or 64 */
 	bool hold;	   /* the plan wants the stores of this CPU held */
 	bool buffered;	   /* the store buffer holds something, or stores are to be held */
+	bool flat;	   /* DS, ES and SS start at 0 and have no limit, and the stack pointer is as wide as addresses */
 	bool careful;	   /* single step, breakpoints or alignment checks: every access and instruction is looked at */
 	bool trap_armed;   /* a single-step trap is due after this instruction */
 	bool trap_delayed; /* but not yet: the instruction loaded SS */
@@ -301,6 +303,8 @@ struct cpu {
 	struct segment_view view[SEGMENT_COUNT];
 	struct fast_entry *fast_read;  /* the rows of fast_rows in use */
 	struct fast_entry *fast_write;
+	struct fast_entry *flat_read; /* the same, or no rows unless DS, ES, SS and the stack pointer span all addresses */
+	struct fast_entry *flat_write;
 
 	/* Within a chain of instructions, step and rip follow from the instruction reached: see chain.h. */
 	uint64_t step_base;    /* step of instruction number 0 of the block */
@@ -363,11 +367,11 @@ enum { TAP_SPARE_MAX = 4 };
 
 struct tap {
 	bool on;
-	uint32_t count;
-	uint32_t capacity;  /* execution stops here */
-	uint32_t allocated; /* capacity + EVENTS_PER_STEP_MAX */
-	int64_t chain_max;  /* chains of instructions go on while no more events than this are there */
-	struct event *rows; /* those of `block` */
+	uint32_t capacity;  /* execution stops when so many events are there, or a few more */
+	uint32_t allocated; /* with the room for what happens until it stops */
+	struct event *next; /* row to be filled */
+	struct event *full; /* where no instruction begins any more; while the tap is off, the same as `end` */
+	struct event *end;
 	struct event_block *block;
 	struct event_block *spare[TAP_SPARE_MAX]; /* used memory, which costs less than new one */
 	uint32_t spare_count;

@@ -194,8 +194,8 @@ static void fast_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t fla
 		      (mem->flags[frame >> PAGE_SHIFT] & PAGE_DIRECT_MASK) == PAGE_DIRECT;
 	f->read_tag = readable ? page : ~UINT64_C(0);
 	f->write_tag = direct ? page : ~UINT64_C(0);
-	f->host = mem->ram + frame;
-	f->frame = frame;
+	f->host = (uintptr_t)(mem->ram + frame) - page;
+	f->phys = frame - page;
 }
 
 enum status mmu_translate(struct cpu *c, uint64_t addr, enum access_kind kind, bool user, uint64_t *ret)

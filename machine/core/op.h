@@ -21,9 +21,11 @@ enum { ROW_END = 0xffff, ROW_INVALID = 0xfffe };
 
 /* Handlers of one operation: [E operand in memory][log2 of the operand size].
  *
- * Those of instructions that make one access to memory, or two to the same place, exist twice: direct, where the access
- * is a comparison of tags and a host access, so that nothing has to be kept across a call; and general. A direct handler
- * that finds it is not so simple has done nothing yet, and lets the general one do it. */
+ * Those of instructions that make one access to memory, or two to the same place, exist three times: general; direct,
+ * where the access is a comparison of tags and a host access, so that nothing has to be kept across a call; and flat,
+ * where in addition the address is a base and a displacement of the size of the code's addresses in a flat segment
+ * (docs/decisions/0013). A direct or flat handler that finds it is not so simple has done nothing yet, and lets the
+ * general one do it. */
 struct direct_handlers {
 	op_handler handler[2][4];
 };
@@ -31,7 +33,7 @@ struct direct_handlers {
 struct handlers {
 	op_handler handler[2][4];
 	bool synced; /* never goes on to the next instruction by itself */
-	const struct direct_handlers *direct;
+	const struct direct_handlers *direct, *flat; /* both or neither */
 };
 
 /* Where operands come from, in the letters of the Intel SDM (vol. 2, appendix A); `i` = sign-extended byte. */

@@ -61,12 +61,24 @@ enum status segment_check(struct cpu *c, uint32_t segment, uint64_t offset, uint
 
 ALWAYS_INLINE uint64_t op_offset(const struct cpu *c, const struct op *op)
 {
+#ifdef ADDRESS_FLAT
+	return (c->s.gpr[op->base] + (uint64_t)op->displacement) & c->linear_mask;
+#else
 	uint64_t offset = c->s.gpr[op->base] + (c->s.gpr[op->index] << op->scale) + (uint64_t)op->displacement;
 	return offset & op->address_mask;
+#endif
 }
 
 ALWAYS_INLINE enum status linear(struct cpu *c, uint32_t segment, uint64_t offset, uint32_t size, bool write, uint64_t *ret)
 {
+#ifdef ADDRESS_FLAT
+	(void)segment;
+	(void)size;
+	(void)write;
+	(void)c;
+	*ret = offset;
+	return STATUS_OK;
+#else
 	const struct segment_view *view = &c->view[segment];
 	if (unlikely(view->checked)) {
 #ifdef ACCESS_DIRECT
@@ -79,6 +91,7 @@ ALWAYS_INLINE enum status linear(struct cpu *c, uint32_t segment, uint64_t offse
 	(void)write;
 	*ret = (view->base + offset) & c->linear_mask;
 	return STATUS_OK;
+#endif
 }
 
 ALWAYS_INLINE enum status op_address(struct cpu *c, const struct op *op, uint32_t size, bool write, uint64_t *ret)
@@ -131,14 +144,22 @@ ALWAYS_INLINE enum status e_set(struct cpu *c, const struct op *op, uint32_t siz
 
 ALWAYS_INLINE uint64_t stack_mask(const struct cpu *c)
 {
+#ifdef ADDRESS_FLAT
+	return c->linear_mask;
+#else
 	return c->stack_mask;
+#endif
 }
 
 /* A stack of less than 64 bits leaves the rest of RSP alone; in 32-bit code the upper half does not exist. */
 ALWAYS_INLINE void stack_set(struct cpu *c, uint64_t pointer)
 {
 	uint64_t mask = stack_mask(c);
+#ifdef ADDRESS_FLAT
+	c->s.gpr[RSP] = pointer & mask;
+#else
 	c->s.gpr[RSP] = ((c->s.gpr[RSP] & ~mask) | (pointer & mask)) & c->linear_mask;
+#endif
 }
 
 ALWAYS_INLINE enum status stack_push(struct cpu *c, const struct op *op, uint32_t size, uint64_t value)
@@ -199,25 +220,30 @@ ALWAYS_INLINE void stack_drop(struct cpu *c, uint32_t size)
 
 /* A function for each size, register and memory. */
 #ifdef ACCESS_DIRECT
-#define HANDLERS(name) VARIANTS(CHAINED, name) const struct direct_handlers name##_direct = {HANDLERS_OF(name)};
-#define HANDLERS_BRANCH(name) VARIANTS(BRANCHING, name) const struct direct_handlers name##_direct = {HANDLERS_OF(name)};
+#ifdef ADDRESS_FLAT
+#define AS_DIRECT(name) const struct direct_handlers name##_flat = {HANDLERS_OF(name)};
+#else
+#define AS_DIRECT(name) const struct direct_handlers name##_direct = {HANDLERS_OF(name)};
+#endif
+#define HANDLERS(name) VARIANTS(CHAINED, name) AS_DIRECT(name)
+#define HANDLERS_BRANCH(name) VARIANTS(BRANCHING, name) AS_DIRECT(name)
 #define HANDLERS_SYNCED(name)
 #define HANDLERS_ANY(name)
 #else
-#define WITH_DIRECT(name) extern const struct direct_handlers name##_direct;                \
-	const struct handlers name##_handlers = {HANDLERS_OF(name), false, &name##_direct};
+#define WITH_DIRECT(name) extern const struct direct_handlers name##_direct, name##_flat;   \
+	const struct handlers name##_handlers = {HANDLERS_OF(name), false, &name##_direct, &name##_flat};
 #define HANDLERS(name) VARIANTS(CHAINED, name) WITH_DIRECT(name)
 #define HANDLERS_BRANCH(name) VARIANTS(BRANCHING, name) WITH_DIRECT(name)
 #define HANDLERS_SYNCED(name) VARIANTS(SYNCED, name)                                        \
-	const struct handlers name##_handlers = {HANDLERS_OF(name), true, NULL};
+	const struct handlers name##_handlers = {HANDLERS_OF(name), true, NULL, NULL};
 /* Without operands in memory: chained, and no second time. */
 #define HANDLERS_PLAIN(name) VARIANTS(CHAINED, name)                                        \
-	const struct handlers name##_handlers = {HANDLERS_OF(name), false, NULL};
+	const struct handlers name##_handlers = {HANDLERS_OF(name), false, NULL, NULL};
 /* One function for all, looking at op->size and op->flags itself. */
 #define HANDLERS_ANY(name)                                                               \
 	SYNCED(name, op->size, any, op->flags & OP_MEMORY)                               \
 	const struct handlers name##_handlers = {{{name##_any, name##_any, name##_any, name##_any}, \
-						  {name##_any, name##_any, name##_any, name##_any}}, true, NULL};
+						  {name##_any, name##_any, name##_any, name##_any}}, true, NULL, NULL};
 #endif
 
 /* TRY for the handlers of jumps, which no wrapper looks after. */

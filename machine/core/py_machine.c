@@ -256,7 +256,7 @@ static PyObject *machine_events(PyObject *self, PyObject *unused)
 		return NULL;
 	(void)unused;
 	struct tap *tap = &machine_of(self)->tap;
-	return event_columns(self, tap->block, tap->count);
+	return event_columns(self, tap->block, tap_count(tap));
 }
 
 static PyObject *machine_events_take(PyObject *self, PyObject *unused)
@@ -265,7 +265,7 @@ static PyObject *machine_events_take(PyObject *self, PyObject *unused)
 		return NULL;
 	(void)unused;
 	struct tap *tap = &machine_of(self)->tap;
-	uint32_t count = tap->count;
+	uint32_t count = tap_count(tap);
 	struct event_block *block = tap_take(tap);
 	if (!block)
 		return PyErr_NoMemory();
@@ -279,7 +279,7 @@ static PyObject *machine_events_clear(PyObject *self, PyObject *unused)
 	if (executing(self))
 		return NULL;
 	(void)unused;
-	machine_of(self)->tap.count = 0;
+	tap_clear(&machine_of(self)->tap);
 	Py_RETURN_NONE;
 }
 

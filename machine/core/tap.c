@@ -15,8 +15,9 @@ static struct event_block *block_create(uint32_t allocated)
 static void use_block(struct tap *tap, struct event_block *block)
 {
 	tap->block = block;
-	tap->rows = block->rows;
-	tap->count = 0;
+	tap->end = block->rows + block->allocated;
+	tap_clear(tap);
+	tap_switch(tap, tap->on);
 }
 
 void tap_release(struct tap *tap, struct event_block *block)
@@ -42,19 +43,20 @@ void tap_deinit(struct tap *tap)
 
 bool tap_set_capacity(struct tap *tap, uint32_t event_count)
 {
-	uint32_t allocated = event_count + EVENTS_PER_STEP_MAX;
-	tap->count = 0;
-	if (tap->allocated == allocated)
+	uint32_t allocated = event_count + CHAIN_EVENT_MAX + EVENTS_PER_STEP_MAX;
+	if (tap->allocated == allocated) {
+		tap_clear(tap);
 		return true;
+	}
 	struct event_block *block = block_create(allocated);
 	if (!block)
 		return false;
 	bool on = tap->on;
 	tap_deinit(tap);
+	tap->on = on;
 	tap->capacity = event_count;
 	tap->allocated = allocated;
 	use_block(tap, block);
-	tap_switch(tap, on);
 	return true;
 }
 
@@ -75,5 +77,5 @@ struct event_block *tap_take(struct tap *tap)
 void tap_switch(struct tap *tap, bool on)
 {
 	tap->on = on;
-	tap->chain_max = on ? (int64_t)tap->capacity - CHAIN_EVENT_MAX : UINT32_MAX;
+	tap->full = on ? tap->block->rows + tap->capacity : tap->end;
 }

@@ -26,7 +26,7 @@ struct event_block {
 	_Alignas(16) struct event rows[]; /* or more of them would lie across cache lines */
 };
 
-/* Returns false if memory is short; all then stays as it is. Drops unread events. */
+/* Returns false if memory is short; all then stays as it is. Else drops unread events. */
 bool tap_set_capacity(struct tap *tap, uint32_t event_count);
 /* Lets go of the rows, which are the caller's to release, and goes on with others. Returns NULL if memory is short. */
 struct event_block *tap_take(struct tap *tap);
@@ -37,9 +37,21 @@ void tap_switch(struct tap *tap, bool on);
 /* The next row, to be filled. */
 ALWAYS_INLINE struct event *tap_row(struct tap *tap)
 {
-	/* Execution stops at capacity, and no step makes more than EVENTS_PER_STEP_MAX events. */
-	assert(tap->count < tap->allocated);
-	return &tap->rows[tap->count++];
+	/* No chain begins once it is full, none makes more than CHAIN_EVENT_MAX events, nor does a step by itself make more
+	 * than EVENTS_PER_STEP_MAX. */
+	assert(tap->next < tap->end);
+	return tap->next++;
+}
+
+static inline uint32_t tap_count(const struct tap *tap)
+{
+	return (uint32_t)(tap->next - tap->block->rows);
+}
+
+/* Forgets the events that are there. */
+static inline void tap_clear(struct tap *tap)
+{
+	tap->next = tap->block->rows;
 }
 
 /* Inline: a call here costs a tenth of the recording speed. */
@@ -68,7 +80,7 @@ ALWAYS_INLINE void tap_event(struct cpu *c, enum event_kind kind, uint64_t addr,
 
 ALWAYS_INLINE bool tap_full(const struct tap *tap)
 {
-	return tap->on && tap->count >= tap->capacity;
+	return tap->next >= tap->full;
 }
 
 #endif

@@ -145,7 +145,7 @@ static void prepare(uint32_t cpus, uint32_t mode)
 		m->cpus[cpu].s.waiting = 0;
 		enter_mode(m, cpu, mode);
 	}
-	m->tap.on = true;
+	tap_switch(&m->tap, true);
 	ready[cpus][mode].machine = m;
 	ready[cpus][mode].start = snapshot_take(m);
 	if (!ready[cpus][mode].start)
@@ -214,9 +214,9 @@ static enum stop run(struct machine *m, const struct plan_record *plan, uint64_t
 			abort();
 		if (stop != STOP_events)
 			return stop;
-		if (m->step == before && cursor.index == index && m->tap.count == 0)
+		if (m->step == before && cursor.index == index && tap_count(&m->tap) == 0)
 			abort(); /* a full tap without events */
-		m->tap.count = 0;
+		tap_clear(&m->tap);
 	}
 }
 
@@ -230,10 +230,11 @@ static void check_replay(struct machine *m, const struct snapshot *start, enum s
 	if (count)
 		memcpy(log_copy, m->choices.records, count * sizeof(log_copy[0]));
 	snapshot_restore(m, start);
-	m->tap.count = m->choices.count = 0;
-	m->tap.on = false; /* watching changes nothing */
+	tap_clear(&m->tap);
+	m->choices.count = 0;
+	tap_switch(&m->tap, false); /* watching changes nothing */
 	enum stop stop = run(m, log_copy, count, true);
-	m->tap.on = true;
+	tap_switch(&m->tap, true);
 	bool ended = stop != STOP_diverged && stop != STOP_blocked;
 	if (!ended || m->step != steps || machine_state_hash(m) != hash) {
 		fprintf(stderr, "replay of %zu choices: stop %d after %d, step %llu of %llu\n", count, stop, end,
@@ -253,7 +254,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		prepare(cpus, mode);
 	struct machine *m = ready[cpus][mode].machine;
 	snapshot_restore(m, ready[cpus][mode].start);
-	m->tap.count = m->choices.count = 0;
+	tap_clear(&m->tap);
+	m->choices.count = 0;
 	m->console.count = 0;
 	while (patches--)
 		patch(m, &in);

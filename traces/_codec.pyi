@@ -6,14 +6,16 @@ from numpy.typing import NDArray
 from typing_extensions import Buffer as _Buffer
 
 def encode(columns: tuple[_Buffer | NDArray[Any], ...], /) -> tuple[bytes, tuple[int, int, int, int]]:
-    """(the four streams one behind the other, their lengths in bytes) of at most 2^18 events. Lets other threads run.
+    """(the four streams of codec 4 one behind the other, their lengths in bytes) of at most 2^18 events. Lets other
+    threads run.
 
     `columns` are step, pc, addr, phys, value (8 bytes an element) and kind, cpu, size, info (1 byte), as
     `Machine.events` gives them: the fields of one array of rows of 48 bytes. Raises ValueError if they are not.
     """
 
-def decode(streams: bytes, sizes: tuple[int, int, int, int], columns: tuple[NDArray[Any], ...], /) -> None:
+def decode(codec: int, streams: bytes, sizes: tuple[int, int, int, int], columns: tuple[NDArray[Any], ...], /) -> None:
     """Fill nine contiguous writable `columns` of one length, in the order of `encode`. Lets other threads run.
 
-    Raises ValueError if the streams do not hold exactly so many events; what the columns hold is then undefined.
+    `codec` is 3 or 4 (docs/tape-format.md); the streams and sizes are in its order. Raises ValueError if the streams do
+    not hold exactly so many events; what the columns hold is then undefined.
     """

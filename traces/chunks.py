@@ -144,7 +144,7 @@ class _Contexts(threading.local):
 _CONTEXTS: Final = _Contexts()
 
 
-def zstd_pack(data: bytes, level: int = LEVEL) -> bytes:
+def zstd_pack(data: bytes | memoryview, level: int = LEVEL) -> bytes:
     """One zstd frame that states its content size. Other threads run meanwhile."""
     assert len(data) <= CHUNK_BYTES_MAX
     return _CONTEXTS.compressor(level).compress(data)

@@ -30,10 +30,11 @@ EVENTS_MAX: Final = 1 << 18
 
 _HEAD: Final = struct.Struct("<QII")  # state hash, event count, reserved
 _COLUMN: Final = struct.Struct("<B3sI")  # codec, reserved, stored bytes
-_ZERO, _PLAIN, _DELTA, _STREAMS = 0, 1, 2, 3
+_ZERO, _PLAIN, _DELTA, _STREAMS_3, _STREAMS = 0, 1, 2, 3, 4
 _SIZES: Final = struct.Struct("<4I")  # bytes of each stream
-# Level 1 makes them a tenth smaller and takes a quarter more time, level 3 twice the time.
-_STREAMS_LEVEL: Final = -1
+_FRAME: Final = struct.Struct("<I")  # bytes of the first of two frames
+# Of zstd. Values that could not be foretold hardly shrink, unless they come again as a whole, which any level finds.
+_LEVEL, _VALUES_LEVEL = 1, -5
 _ROW: Final = np.dtype([*COLUMNS, ("zero", "<u4")])
 """An event as the machine's tap keeps it (48 bytes)."""
 assert _ROW.itemsize == 48
@@ -183,7 +184,10 @@ def code_events(events: Events) -> Coded:
 def pack_events(coded: Coded, state_hash: int) -> bytes:
     """Payload of an events chunk; `state_hash` is that of the chunk's end."""
     count, streams, sizes = coded
-    stored = _SIZES.pack(*sizes) + zstd_pack(streams, _STREAMS_LEVEL)
+    cut = len(streams) - sizes[-1]
+    frame = zstd_pack(memoryview(streams)[:cut], _LEVEL)
+    values = zstd_pack(memoryview(streams)[cut:], _VALUES_LEVEL)
+    stored = b"".join([_SIZES.pack(*sizes), _FRAME.pack(len(frame)), frame, values])
     table = [_COLUMN.pack(_STREAMS, b"\0\0\0", 0 if i else len(stored)) for i in range(len(COLUMNS))]
     return b"".join([_HEAD.pack(state_hash, count, 0), *table, stored])
 
@@ -208,10 +212,10 @@ def decode_events(payload: bytes) -> tuple[int, Events]:
         at += stored_bytes
     if at != len(payload):
         raise FormatError("events chunk is longer than its columns")
-    if _STREAMS in codecs:
-        if set(codecs) != {_STREAMS} or any(stored[1:]):
+    if _STREAMS in codecs or _STREAMS_3 in codecs:
+        if len(set(codecs)) != 1 or any(stored[1:]):
             raise FormatError("an events chunk keeps some columns in streams and others not")
-        return state_hash, _decode_streams(stored[0], count)
+        return state_hash, _decode_streams(codecs[0], stored[0], count)
     columns = [
         _decode_column(codec, data, count, np.dtype(dtype))
         for codec, data, (_, dtype) in zip(codecs, stored, COLUMNS, strict=True)
@@ -234,16 +238,24 @@ def _decode_head(payload: bytes) -> tuple[int, int]:
     return state_hash, count
 
 
-def _decode_streams(stored: bytes, count: int) -> Events:
+def _decode_streams(codec: int, stored: bytes, count: int) -> Events:
     if len(stored) < _SIZES.size:
         raise FormatError("streams of an events chunk are too short")
     sizes = _SIZES.unpack_from(stored)
     if sum(sizes) > CHUNK_BYTES_MAX:
         raise FormatError("streams of an events chunk are too long")
-    streams = zstd_unpack(stored[_SIZES.size :], sum(sizes))
+    if codec == _STREAMS_3:
+        streams = zstd_unpack(stored[_SIZES.size :], sum(sizes))
+    else:
+        if len(stored) < _SIZES.size + _FRAME.size:
+            raise FormatError("streams of an events chunk are too short")
+        start = _SIZES.size + _FRAME.size
+        cut = start + _FRAME.unpack_from(stored, _SIZES.size)[0]
+        # Slices end where the data ends: a frame that claims to be longer than that is cut, which zstd notices.
+        streams = zstd_unpack(stored[start:cut], sum(sizes[:-1])) + zstd_unpack(stored[cut:], sizes[-1])
     columns = tuple(np.empty(count, dtype) for _, dtype in COLUMNS)
     try:
-        _codec.decode(streams, sizes, columns)
+        _codec.decode(codec, streams, sizes, columns)
     except ValueError as error:
         raise FormatError(f"events chunk: {error}") from None
     return Events(*columns)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from traces import Event
@@ -36,6 +38,8 @@ class Site:
     value_base: int = 0
     value_plus: int = 0
     distance: int = 0
+    addr_streak: int = 1
+    value_streak: int = 1
     used: bool = False
 
 
@@ -53,13 +57,16 @@ class Stream:
 
 
 class Decoder:
-    def __init__(self, streams: bytes, sizes: tuple[int, int, int, int]) -> None:
+    """Of codec 3 or 4; `self.control`, `addr`, `value` and `site` may be replaced before the first event."""
+
+    def __init__(self, streams: bytes, sizes: tuple[int, int, int, int], codec: int = 4) -> None:
         ends = [sum(sizes[: i + 1]) for i in range(4)]
         assert ends[3] == len(streams)
-        self.control, self.addr, self.value, self.site = (
-            Stream(streams[end - size : end]) for end, size in zip(ends, sizes, strict=True)
-        )
-        self.sites = [Site() for _ in range(4096)]
+        parts = [Stream(streams[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+        self.codec = codec
+        self.control, self.addr = parts[:2]
+        self.value, self.site = parts[2:] if codec == 3 else parts[:1:-1]
+        self.sites = [Site(addr_streak=0, value_streak=0) for _ in range(4096)]
         self.cells: defaultdict[int, int] = defaultdict(int)
         self.distances: defaultdict[int, int] = defaultdict(int)
         self.recent = deque([0] * 8, maxlen=8)
@@ -70,7 +77,8 @@ class Decoder:
     def slot_for(self, pc: int, meta: int) -> int:
         group = mix(pc ^ meta << 29, 12) & ~3
         for slot in range(group, group + 4):
-            if not self.sites[slot].used:
+            site = self.sites[slot]
+            if not site.used or (site.pc, site.meta) == (pc, meta):
                 return slot
         self.replaced += 1
         return group + (self.replaced - 1) % 4
@@ -80,6 +88,9 @@ class Decoder:
 
     def value_bases(self, site: Site, cell: int) -> dict[int, int]:
         return {0: self.cells[cell], 9: site.value, **dict(enumerate(self.recent, 1))}
+
+    def learns(self, streak: int) -> bool:
+        return self.codec == 3 or streak in (2, 4, 8, 16, 32, 64, 128)
 
     def event(self, code: int | None) -> Event:
         """The next event; `code` is the control byte after the run, None for one as foretold."""
@@ -111,14 +122,16 @@ class Decoder:
             t.distance = self.distances[page]
         elif place == 13:
             t.distance = self.distances[page] = unzigzag(self.site.number())
-        if lengths & 15:
+        t.addr_streak = (t.addr_streak + 1) % 256 if lengths & 15 else 0
+        t.value_streak = (t.value_streak + 1) % 256 if lengths >> 4 else 0
+        if lengths & 15 and self.learns(t.addr_streak):
             t.addr_base = min(bases, key=lambda b: zigzag((addr - bases[b]) & U64))
             t.addr_plus = addr - bases[t.addr_base]
         phys = (addr + t.distance) & U64
-        cell = (phys >> 2) % 8192
+        cell = ((phys >> 2) + (0 if self.codec == 3 else phys % 4 * 2048)) % 8192
         bases = self.value_bases(t, cell)
         value = (bases[t.value_base] + t.value_plus + unzigzag(self.value.residue(lengths >> 4))) & U64
-        if lengths >> 4:
+        if lengths >> 4 and self.learns(t.value_streak):
             t.value_base = min(bases, key=lambda b: zigzag((value - bases[b]) & U64))
             t.value_plus = value - bases[t.value_base]
         t.addr, t.value, self.cells[cell] = addr, value, value
@@ -139,3 +152,68 @@ class Decoder:
             found.append(self.event(self.control.residue(1)))
         assert [stream.data for stream in (self.control, self.addr, self.value, self.site)] == [b""] * 4
         return found
+
+
+class Invented(Stream):
+    """Gives whatever is asked for, and keeps it."""
+
+    def __init__(self, rng: random.Random, slot: Callable[[], int]) -> None:
+        super().__init__(b"")
+        self.rng = rng
+        self.slot = slot
+        self.given = b""
+
+    def residue(self, length: int) -> int:
+        # In the site stream only slots are residues without a length before them.
+        number = self.slot() if length == 2 else self.rng.choice((0, 1, 8, self.rng.getrandbits(8 * length)))
+        self.given += (number % (1 << 8 * length)).to_bytes(length, "little")
+        return number % (1 << 8 * length)
+
+    def number(self) -> int:
+        length = self.rng.choice((0, 1, 1, 3, 4))
+        self.given += bytes([length])
+        return self.residue(length)
+
+
+class Inventor:
+    """A decoder whose streams are made up while it decodes, and obey the document: more than a coder ever makes."""
+
+    def __init__(self, rng: random.Random, codec: int, slots: int) -> None:
+        self.rng = rng
+        self.decoder = Decoder(b"", (0, 0, 0, 0), codec)
+        known = [rng.randrange(4096) for _ in range(slots)]
+
+        def wide() -> int:
+            return rng.getrandbits(16)
+
+        self.addr, self.value = Invented(rng, wide), Invented(rng, wide)
+        self.site = Invented(rng, lambda: rng.choice(known))
+        self.decoder.addr, self.decoder.value, self.decoder.site = self.addr, self.value, self.site
+        self.control = b""
+
+    def script(self, count: int) -> int:
+        """Make up the control stream of at least `count` events; the number of events."""
+        rng, control, events = self.rng, bytearray(), 0
+        while events < count:
+            run = rng.choice((0, 0, 0, 1, 2, 5, 255 if rng.random() < 0.02 else 3))
+            control.append(run)
+            events += run
+            if run == 255:
+                continue
+            if rng.random() < 0.5:
+                control.append(rng.choice((10, 11, 11, 12, 12)))
+            if rng.random() < 0.3:
+                control.append(rng.choice((9, 13)))
+            lengths = (0, 0, 0, 1, 2, 3, 8)
+            control.append(rng.choice(lengths) | rng.choice(lengths) << 4)
+            events += 1
+        control.append(0)
+        self.control = bytes(control)
+        self.decoder.control = Stream(self.control)
+        return events
+
+    def streams(self) -> tuple[bytes, tuple[int, int, int, int]]:
+        last = (self.value, self.site) if self.decoder.codec == 3 else (self.site, self.value)
+        parts = [self.control, self.addr.given, *(stream.given for stream in last)]
+        sizes = [len(part) for part in parts]
+        return b"".join(parts), (sizes[0], sizes[1], sizes[2], sizes[3])

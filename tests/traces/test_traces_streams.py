@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import random
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import Decoder
+from streams import Decoder, Inventor
 from tapes import some_events
 
 from machine import Machine
@@ -36,6 +37,19 @@ FORMAT_1 = bytes.fromhex(
     "28b52ffd201081000002000000000000000200000000000000 28b52ffd201081000004001000000000000600000000000000"
     "28b52ffd20108100000020000000000000f4e0ffffffffffff 28b52ffd2010810000002000000000000000e0ffffffffffff"
     "28b52ffd20104500001007000100 32c002 28b52ffd2002110000 0210 28b52ffd2002110000 0404 28b52ffd2002110000 0800"
+)
+# What format 2 made of walk(60, 5, 6): codec 3.
+FORMAT_2 = base64.b64decode(
+    "BQAAAAAAAAA8AAAAAAAAAAMAAACEAgAAAwAAAAAAAAADAAAAAAAAAAMAAAAAAAAAAwAAAAAAAAADAAAAAAAAAAMAAAAAAAAAAwAAAAAAAAAD"
+    "AAAAAAAAALUAAABaAAAApwAAAB4BAAAotS/9YNQBVRMAdCEADA0FAAwNVQsjAAsAAAsNVAAMCTUAC1UACyIAC1AACgAACg1UAAtAIQtQAAsw"
+    "AAtQAAtBAAswACEACzQAUA1EAApACiIiAUQAQABAADIBQCAAAAsBCjAACwQACjAAAgBAgAFEAGCAAQYA/n8BiAqAgAFMtV9AAYUKQNv3E6YA"
+    "AP5/AQEAQIABQAIWjKDzvy6Iy6MGv8vPrA3B8FBHBArMdIABvwGVlXSUAAEbNbIP3JYRAkCL0GFjAACAgAGACoCAAYAMfwx9DICAAX8Kgp0J"
+    "/X8BAAEeFH+AAX4MgIABLMj9W2uCgIABgBXM8wH+GoCAAS/I/VvbfQH/BXKTAV3RKGIBTjAVHhshFh5NMBUezMTQ3wFY0eZhAQIAQv8XfwSV"
+    "lXSU2PKBX1/9A2D+CUBTS3tLAV/9A2ABAEL/B4ACgvR8foABggKCACiADIIF2A4ggAEEAgECCAEDBf///38BA2q+AQQBAAEIAQECGd0EAQEI"
+    "CAEBBQAA/P8CAvO7A8ScAQUAQL+AAiwMAQE0AAEBTAIDcBEBBQBAlzQBAvRtBAIABAgBAsQDAQF4CgNwEQEsDAEDBQCAsM8BBAEBA8QDAQME"
+    "AQEBxAMDcBEBeAoBAwQBTAIBAcQDAQJMAgEBBQBAA+vEAwEDeAoBASwMAQUAgPmWAjQAA3ARAUwCAQMFAECVdwIAAFRcAngKAQM0AAEDBQAA"
+    "T3oBIAB5CHjZwBQXuEK1q86ramELXrrOZuFCUDUbIowGsjjUCAGag1id9VHtV5RnM2JfPC3jNilyRS+LIyMUrXlBCJh71OlMNVYKYWa7gCm8"
+    "D8cF"
 )
 
 
@@ -147,27 +161,34 @@ def test_other_columns_are_refused() -> None:
 def test_bad_arguments_of_decode() -> None:
     count, streams, sizes = code_events(walk(100, 1))
     columns = tuple(np.empty(count, dtype) for _, dtype in COLUMNS)
-    _codec.decode(streams, sizes, columns)
+    _codec.decode(4, streams, sizes, columns)
     with pytest.raises(ValueError, match="another length"):
-        _codec.decode(streams + b"x", sizes, columns)
+        _codec.decode(4, streams + b"x", sizes, columns)
     with pytest.raises(ValueError, match="arrays of one length"):
-        _codec.decode(streams, sizes, (*columns[:8], np.empty(count - 1, np.uint8)))
+        _codec.decode(4, streams, sizes, (*columns[:8], np.empty(count - 1, np.uint8)))
     with pytest.raises(ValueError, match="do not describe"):
-        _codec.decode(streams, sizes, tuple(column[:-1] for column in columns))
+        _codec.decode(4, streams, sizes, tuple(column[:-1] for column in columns))
+    for codec in (2, 5, -1):
+        with pytest.raises(ValueError, match="keeps no streams"):
+            _codec.decode(codec, streams, sizes, columns)
     read_only = np.empty(count, np.uint64)
     read_only.flags.writeable = False
     with pytest.raises((BufferError, ValueError)):
-        _codec.decode(streams, sizes, (read_only, *columns[1:]))
+        _codec.decode(4, streams, sizes, (read_only, *columns[1:]))
 
 
 @pytest.mark.parametrize("rounds", [3000, pytest.param(300_000, marks=pytest.mark.soak)])
 def test_damaged_streams_are_an_error_or_other_events(rounds: int) -> None:
     """Flipped bits, other lengths, cut and lengthened streams, wrong counts: never more than an error."""
     rng = random.Random(rounds)
-    samples = [code_events(walk(n, n)) for n in (1, 20, 300)] + [code_events(some_events(0, 100, 200))]
+    samples = [(4, *code_events(walk(n, n))) for n in (1, 20, 300)] + [(4, *code_events(some_events(0, 100, 200)))]
+    for count in (1, 20, 300):
+        inventor = Inventor(rng, 3, 20)
+        length = len(inventor.decoder.events(inventor.script(count)))
+        samples.append((3, length, *inventor.streams()))
     refused = 0
     for _ in range(rounds):
-        count, streams, sizes = rng.choice(samples)
+        codec, count, streams, sizes = rng.choice(samples)
         data, lengths = bytearray(streams), list(sizes)
         for _ in range(rng.randrange(1, 4)):
             data[rng.randrange(len(data))] = rng.choice((rng.randrange(256), 0, 8, 9, 10, 11, 12, 13, 255))
@@ -180,19 +201,19 @@ def test_damaged_streams_are_an_error_or_other_events(rounds: int) -> None:
             count = max(0, count + rng.randrange(-3, 4))
         columns = tuple(np.empty(count, dtype) for _, dtype in COLUMNS)
         try:
-            _codec.decode(bytes(data), (lengths[0], lengths[1], lengths[2], lengths[3]), columns)
+            _codec.decode(codec, bytes(data), (lengths[0], lengths[1], lengths[2], lengths[3]), columns)
         except ValueError:
             refused += 1
     assert refused > rounds // 10
 
 
-@given(st.binary(max_size=200), st.integers(0, 50), st.data())
-def test_arbitrary_bytes_are_an_error_or_events(streams: bytes, count: int, data: st.DataObject) -> None:
+@given(st.sampled_from([3, 4]), st.binary(max_size=200), st.integers(0, 50), st.data())
+def test_arbitrary_bytes_are_an_error_or_events(codec: int, streams: bytes, count: int, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(streams)), min_size=3, max_size=3)))
     sizes = (cuts[0], cuts[1] - cuts[0], cuts[2] - cuts[1], len(streams) - cuts[2])
     columns = tuple(np.empty(count, dtype) for _, dtype in COLUMNS)
     with contextlib.suppress(ValueError):
-        _codec.decode(streams, sizes, columns)
+        _codec.decode(codec, streams, sizes, columns)
 
 
 def test_payloads_that_lie() -> None:
@@ -207,6 +228,11 @@ def test_payloads_that_lie() -> None:
         good[:20] + (stored_bytes - 1).to_bytes(4, "little") + good[24:],
         good[:88] + b"\xff\xff\xff\xff" * 4 + good[104:],  # 16 GB of streams
         good[:88] + good[88:92] + good[96:100] + good[92:96] + good[100:],
+        good[:104] + (stored_bytes - 19).to_bytes(4, "little") + good[108:],  # the first frame overruns the chunk
+        good[:104] + b"\xff\xff\xff\xff" + good[108:],
+        good[:104] + bytes(4) + good[108:],
+        good[:-1],
+        good + b"x",
         pack_events((count + 1, streams, sizes), 1),
         pack_events((count - 1, streams, sizes), 1),
         good[:20] + (10).to_bytes(4, "little") + good[24:98],
@@ -222,6 +248,26 @@ def test_chunks_of_format_1_are_read() -> None:
         Event(2, 0x100004, 0x2000, 0x2000, 7, KINDS["store"], 0, 4, 8),
         Event(4, 0x10000A, 0xF4, 0, 0, KINDS["port_out"], 0, 4, 0),
     ]
+
+
+def test_chunks_of_format_2_are_read() -> None:
+    state_hash, events = decode_events(FORMAT_2)
+    assert state_hash == 5
+    assert events == walk(60, 5, 6)
+
+
+@pytest.mark.parametrize("codec", [3, 4])
+@given(st.integers(0, 2**64 - 1), st.integers(1, 400), st.integers(1, 40))
+def test_streams_that_no_coder_made_decode_as_the_document_says(codec: int, seed: int, count: int, slots: int) -> None:
+    inventor = Inventor(random.Random(seed), codec, slots)
+    rows = inventor.decoder.events(inventor.script(count))
+    streams, sizes = inventor.streams()
+    columns = tuple(np.empty(len(rows), dtype) for _, dtype in COLUMNS)
+    _codec.decode(codec, streams, sizes, columns)
+    events = Events(*columns)
+    assert list(events.rows()) == rows
+    # The coder makes other streams of them, but the same events.
+    assert decoded(code_events(events)) == events
 
 
 def test_several_threads_code_at_once() -> None:

@@ -156,8 +156,8 @@ def test_header_out_of_range(changed: dict[str, object]) -> None:
 def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TapeHeader, "check", lambda _: None)
     with TapeWriter(tmp_path / "a.tape") as writer:
-        writer.begin(header(format=4), IMAGE)
-    with pytest.raises(TapeError, match="format 4 is newer"):
+        writer.begin(header(format=5), IMAGE)
+    with pytest.raises(TapeError, match="format 5 is newer"):
         Tape(tmp_path / "a.tape")
 
 

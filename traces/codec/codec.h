@@ -6,7 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STREAM_CONTROL, STREAM_ADDR, STREAM_VALUE, STREAM_SITE, STREAM_COUNT };
+/* Column codecs that keep streams. Only the later is written. */
+enum codec { CODEC_3 = 3, CODEC_4 = 4 };
+/* As they stand in codec 4; in codec 3 the last two are the other way round. */
+enum { STREAM_CONTROL, STREAM_ADDR, STREAM_SITE, STREAM_VALUE, STREAM_COUNT };
 enum { WIDE_COUNT = 5, NARROW_COUNT = 4, COLUMN_COUNT = WIDE_COUNT + NARROW_COUNT };
 enum { CODEC_EVENTS_MAX = 1 << 18 };
 
@@ -30,7 +33,7 @@ bool encode_events(const struct row *rows, size_t count, uint8_t *coded, uint32_
 
 enum decode_status { DECODE_OK, DECODE_DAMAGED, DECODE_NO_MEMORY };
 /* `coded` has as many bytes as the streams together. Writes `count` elements of every column if all is well. */
-enum decode_status decode_events(const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
+enum decode_status decode_events(enum codec codec, const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
 				 const struct columns *out);
 
 #endif

@@ -4,11 +4,17 @@
 
 #include "predict.h"
 
-enum { SLACK = 16 /* zero bytes behind the streams, so that eight can be read where fewer are meant */ };
+enum {
+	SLACK = 16, /* zero bytes behind the streams, so that eight can be read where fewer are meant */
+	RECENT_MASK = 15,
+};
+static_assert(RECENT_MASK + 1 > RECENT_COUNT, "the ring holds all that is looked back at");
 
 /* Streams may claim anything. Reading beyond the end of one sets `damaged` and gives zeros. */
 struct decoder {
 	struct predictor predictor;
+	uint64_t recent[RECENT_MASK + 1]; /* address and value by turns of the events before */
+	uint32_t turn;			  /* where the next event's pair goes, even, counted without end */
 	const uint8_t *at[STREAM_COUNT], *end[STREAM_COUNT];
 	bool damaged;
 	const struct columns *out;
@@ -52,8 +58,50 @@ static uint64_t take_number(struct decoder *d)
 	return take_bytes(d, STREAM_SITE, length);
 }
 
-ALWAYS_INLINE void set_row(const struct decoder *d, size_t i, uint64_t step, const struct site *site, uint64_t addr, uint64_t value)
+ALWAYS_INLINE const uint64_t *recent(const struct decoder *d, uint32_t number)
 {
+	return &d->recent[(d->turn - number) & RECENT_MASK];
+}
+
+ALWAYS_INLINE uint64_t expected_addr(const struct decoder *d, const struct site *s)
+{
+	const uint64_t *base = s->addr_base == BASE_OWN ? &s->addr : recent(d, s->addr_base);
+	return *base + s->addr_plus;
+}
+
+ALWAYS_INLINE uint64_t expected_value(const struct decoder *d, const struct site *s, const uint64_t *cell)
+{
+	const uint64_t *base = recent(d, s->value_base);
+	if (s->value_base == BASE_CELL)
+		base = cell;
+	if (s->value_base == BASE_OWN_VALUE)
+		base = &s->value;
+	return *base + s->value_plus;
+}
+
+static __attribute__((noinline)) void learn(const struct decoder *d, struct site *s, bool learns_addr, uint64_t addr, bool learns_value,
+					    uint64_t value, uint64_t cell)
+{
+	uint64_t numbered[RECENT_COUNT];
+	for (uint32_t i = 0; i < RECENT_COUNT; i++)
+		numbered[i] = *recent(d, i + 1);
+	if (learns_addr) {
+		struct guess best = learn_addr(numbered, s, addr);
+		s->addr_base = (uint8_t)best.base;
+		s->addr_plus = best.off;
+	}
+	if (learns_value) {
+		struct guess best = learn_value(numbered, s, value, cell);
+		s->value_base = (uint8_t)best.base;
+		s->value_plus = best.off;
+	}
+}
+
+ALWAYS_INLINE void add_event(struct decoder *d, size_t i, uint64_t step, struct site *site, uint64_t addr, uint64_t value, uint64_t *cell)
+{
+	note_event(site, addr, value, cell);
+	d->recent[d->turn++ & RECENT_MASK] = addr;
+	d->recent[d->turn++ & RECENT_MASK] = value;
 	const struct columns *out = d->out;
 	out->wide[0][i] = step;
 	out->wide[1][i] = site->pc;
@@ -78,7 +126,8 @@ static struct site *take_site(struct decoder *d, struct site *site, uint8_t code
 		} else {
 			uint64_t pc = site->pc + unzigzag(take_number(d));
 			uint32_t meta = (uint32_t)take_number(d);
-			next = find_site(p, pc, meta);
+			bool known;
+			next = find_site(p, pc, meta, &known);
 			start_site(next, pc, meta);
 		}
 		*steps = take_number(d);
@@ -87,7 +136,7 @@ static struct site *take_site(struct decoder *d, struct site *site, uint8_t code
 	return next;
 }
 
-static struct site *take_event(struct decoder *d, struct site *site, size_t i, uint64_t *step)
+ALWAYS_INLINE struct site *take_event(struct decoder *d, struct site *site, size_t i, uint64_t *step, enum codec codec)
 {
 	struct predictor *p = &d->predictor;
 	struct site *next = &p->sites[site->next[0]];
@@ -105,24 +154,28 @@ static struct site *take_event(struct decoder *d, struct site *site, size_t i, u
 		d->damaged = true;
 		return next;
 	}
-	uint64_t addr = expected_addr(p, next) + unzigzag(take_bytes(d, STREAM_ADDR, addr_length));
+	uint64_t addr = expected_addr(d, next) + unzigzag(take_bytes(d, STREAM_ADDR, addr_length));
 	if (place == CODE_PAGE)
 		next->distance = *distance_of(p, addr);
 	if (place == CODE_DISTANCE)
 		next->distance = *distance_of(p, addr) = unzigzag(take_number(d));
-	uint64_t *cell = cell_of(p, addr + next->distance);
-	uint64_t value = expected_value(p, next, cell) + unzigzag(take_bytes(d, STREAM_VALUE, value_length));
-	if (addr_length)
-		learn_addr(p, next, addr);
-	if (value_length)
-		learn_value(p, next, value, cell);
-	note_event(p, next, addr, value, cell);
+	uint64_t *cell = cell_of(p, addr + next->distance, codec);
+	uint64_t value = expected_value(d, next, cell) + unzigzag(take_bytes(d, STREAM_VALUE, value_length));
+	bool learns_addr = addr_length, learns_value = value_length;
+	if (codec != CODEC_3) {
+		count_guess(&next->addr_streak, addr_length);
+		count_guess(&next->value_streak, value_length);
+		learns_addr = learns_after(next->addr_streak);
+		learns_value = learns_after(next->value_streak);
+	}
+	if (learns_addr | learns_value)
+		learn(d, next, learns_addr, addr, learns_value, value, *cell);
 	*step += steps;
-	set_row(d, i, *step, next, addr, value);
+	add_event(d, i, *step, next, addr, value, cell);
 	return next;
 }
 
-static void take_events(struct decoder *d, size_t count)
+ALWAYS_INLINE void take_events(struct decoder *d, size_t count, enum codec codec)
 {
 	struct predictor *p = &d->predictor;
 	struct site *site = p->sites;
@@ -136,23 +189,23 @@ static void take_events(struct decoder *d, size_t count)
 		}
 		for (size_t end = i + run; i < end; i++) {
 			struct site *next = &p->sites[site->next[0]];
-			uint64_t addr = expected_addr(p, next);
-			uint64_t *cell = cell_of(p, addr + next->distance);
-			uint64_t value = expected_value(p, next, cell);
+			uint64_t addr = expected_addr(d, next);
+			uint64_t *cell = cell_of(p, addr + next->distance, codec);
+			uint64_t value = expected_value(d, next, cell);
 			step += site->steps[0];
-			note_event(p, next, addr, value, cell);
-			set_row(d, i, step, next, addr, value);
+			next->addr_streak = next->value_streak = 0;
+			add_event(d, i, step, next, addr, value, cell);
 			site = next;
 		}
 		if (run == RUN_MAX)
 			continue;
 		if (i == count)
 			return;
-		site = take_event(d, site, i++, &step);
+		site = take_event(d, site, i++, &step, codec);
 	}
 }
 
-enum decode_status decode_events(const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
+enum decode_status decode_events(enum codec codec, const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
 				 const struct columns *out)
 {
 	assert(count <= CODEC_EVENTS_MAX);
@@ -166,12 +219,19 @@ enum decode_status decode_events(const uint8_t *coded, const uint32_t stream_byt
 		memcpy(copy, coded, total);
 		memset(copy + total, 0, SLACK);
 		const uint8_t *at = copy;
+		static const int order[STREAM_COUNT] = {STREAM_CONTROL, STREAM_ADDR, STREAM_SITE, STREAM_VALUE};
+		static const int order_3[STREAM_COUNT] = {STREAM_CONTROL, STREAM_ADDR, STREAM_VALUE, STREAM_SITE};
 		for (int i = 0; i < STREAM_COUNT; i++) {
-			d->at[i] = at;
-			d->end[i] = at += stream_bytes[i];
+			int stream = (codec == CODEC_3 ? order_3 : order)[i];
+			d->at[stream] = at;
+			d->end[stream] = at += stream_bytes[i];
 		}
 		d->out = out;
-		take_events(d, count);
+		/* Each a copy of its own. */
+		if (codec == CODEC_3)
+			take_events(d, count, CODEC_3);
+		else
+			take_events(d, count, CODEC_4);
 		for (int i = 0; i < STREAM_COUNT; i++)
 			d->damaged |= d->at[i] != d->end[i];
 		status = d->damaged ? DECODE_DAMAGED : DECODE_OK;

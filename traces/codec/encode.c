@@ -10,11 +10,12 @@ enum {
 	RESIDUE_MAX = 8,
 	SITE_EVENT_MAX = 4 * 9,
 	SLACK = 16,
+	ROWS_BACK = RECENT_COUNT / 2,
 };
 
 static size_t stream_room(size_t count, int stream)
 {
-	static const size_t event_max[STREAM_COUNT] = {CONTROL_EVENT_MAX, RESIDUE_MAX, RESIDUE_MAX, SITE_EVENT_MAX};
+	static const size_t event_max[STREAM_COUNT] = {CONTROL_EVENT_MAX, RESIDUE_MAX, SITE_EVENT_MAX, RESIDUE_MAX};
 	size_t runs = stream == STREAM_CONTROL ? count / RUN_MAX + 1 : 0;
 	return count * event_max[stream] + runs + SLACK;
 }
@@ -56,6 +57,8 @@ static uint8_t *put_run(uint8_t *to, size_t run)
 struct encoder {
 	struct predictor predictor;
 	uint8_t *at[STREAM_COUNT];
+	struct site *site; /* of the latest event */
+	size_t run;	   /* events as expected since the last other one */
 };
 
 /* Says which site comes after `site`, other than expected. */
@@ -67,8 +70,9 @@ static struct site *put_site(struct encoder *e, struct site *site, const struct 
 		*e->at[STREAM_CONTROL]++ = CODE_SECOND;
 	} else {
 		uint8_t *to = e->at[STREAM_SITE];
-		next = find_site(p, row->pc, row->meta);
-		if (next->used && next->pc == row->pc && next->meta == row->meta) {
+		bool known;
+		next = find_site(p, row->pc, row->meta, &known);
+		if (known) {
 			*e->at[STREAM_CONTROL]++ = CODE_KNOWN;
 			uint16_t slot = (uint16_t)(next - p->sites);
 			memcpy(to, &slot, sizeof(slot));
@@ -85,14 +89,13 @@ static struct site *put_site(struct encoder *e, struct site *site, const struct 
 	return next;
 }
 
-/* An event that was not expected, at least not all of it. Returns its site. */
-static __attribute__((noinline)) struct site *put_event(struct encoder *e, struct site *site, const struct row *row, uint64_t steps)
+/* Says which site comes after `site`, and where its memory lies, one of them other than expected. */
+static __attribute__((noinline)) struct site *put_origin(struct encoder *e, struct site *site, const struct row *row, uint64_t steps)
 {
 	struct predictor *p = &e->predictor;
 	struct site *next = &p->sites[site->next[0]];
 	if (next->pc != row->pc || next->meta != row->meta || site->steps[0] != steps)
 		next = put_site(e, site, row, steps);
-
 	uint64_t distance = row->phys - row->addr;
 	if (next->distance != distance) {
 		uint64_t *of_page = distance_of(p, row->addr);
@@ -105,48 +108,119 @@ static __attribute__((noinline)) struct site *put_event(struct encoder *e, struc
 		}
 		next->distance = distance;
 	}
+	return next;
+}
 
-	uint64_t *cell = cell_of(p, row->phys);
-	uint64_t addr = zigzag(row->addr - expected_addr(p, next));
-	uint64_t value = zigzag(row->value - expected_value(p, next, cell));
+/* Recent addresses and values stand in the rows before. Sites keep how many words back their base is, or: */
+enum { BACK_OWN = 0, BACK_CELL = 0, BACK_OWN_VALUE = 255 };
+
+/* Of the recent one with this number. */
+ALWAYS_INLINE uint32_t words_back(uint32_t number)
+{
+	enum { ROW_WORDS = sizeof(struct row) / 8, ADDR = offsetof(struct row, addr) / 8, VALUE = offsetof(struct row, value) / 8 };
+	return (number + 1) / 2 * ROW_WORDS - (number % 2 ? VALUE : ADDR);
+}
+
+ALWAYS_INLINE uint64_t word_back(const struct row *row, uint32_t words)
+{
+	uint64_t x;
+	memcpy(&x, (const char *)row - (size_t)8 * words, sizeof(x));
+	return x;
+}
+
+ALWAYS_INLINE uint64_t expected_addr(const struct site *s, const struct row *row)
+{
+	return (s->addr_base == BACK_OWN ? s->addr : word_back(row, s->addr_base)) + s->addr_plus;
+}
+
+ALWAYS_INLINE uint64_t expected_value(const struct site *s, const struct row *row, const uint64_t *cell)
+{
+	if (s->value_base == BACK_CELL)
+		return *cell + s->value_plus;
+	return (s->value_base == BACK_OWN_VALUE ? s->value : word_back(row, s->value_base)) + s->value_plus;
+}
+
+static __attribute__((noinline)) void learn(struct site *s, const struct row *row, bool learns_addr, bool learns_value, uint64_t cell)
+{
+	uint64_t recent[RECENT_COUNT];
+	for (uint32_t i = 0; i < RECENT_COUNT; i++)
+		recent[i] = word_back(row, words_back(i + 1));
+	if (learns_addr) {
+		struct guess best = learn_addr(recent, s, row->addr);
+		s->addr_base = (uint8_t)(best.base == BASE_OWN ? BACK_OWN : words_back(best.base));
+		s->addr_plus = best.off;
+	}
+	if (learns_value) {
+		struct guess best = learn_value(recent, s, row->value, cell);
+		s->value_plus = best.off;
+		s->value_base = (uint8_t)words_back(best.base);
+		if (best.base == BASE_CELL)
+			s->value_base = BACK_CELL;
+		if (best.base == BASE_OWN_VALUE)
+			s->value_base = BACK_OWN_VALUE;
+	}
+}
+
+/* An event that was not expected, at least not all of it. Returns its site. Few branches: they could not be foretold. */
+ALWAYS_INLINE struct site *put_event(struct encoder *e, struct site *site, const struct row *row, uint64_t steps, bool same_origin)
+{
+	struct site *s = same_origin ? &e->predictor.sites[site->next[0]] : put_origin(e, site, row, steps);
+	uint64_t *cell = cell_of(&e->predictor, row->phys, CODEC_4);
+	uint64_t addr = zigzag(row->addr - expected_addr(s, row));
+	uint64_t value = zigzag(row->value - expected_value(s, row, cell));
 	uint32_t addr_length = length_of(addr), value_length = length_of(value);
 	*e->at[STREAM_CONTROL]++ = (uint8_t)(addr_length | value_length << 4);
-	if (addr) {
-		e->at[STREAM_ADDR] = put_residue(e->at[STREAM_ADDR], addr, addr_length);
-		learn_addr(p, next, row->addr);
+	e->at[STREAM_ADDR] = put_residue(e->at[STREAM_ADDR], addr, addr_length);
+	e->at[STREAM_VALUE] = put_residue(e->at[STREAM_VALUE], value, value_length);
+	count_guess(&s->addr_streak, addr);
+	count_guess(&s->value_streak, value);
+	bool learns_addr = learns_after(s->addr_streak), learns_value = learns_after(s->value_streak);
+	if (unlikely(learns_addr | learns_value))
+		learn(s, row, learns_addr, learns_value, *cell);
+	note_event(s, row->addr, row->value, cell);
+	return s;
+}
+
+/* Four rows must stand before the first. */
+static void put_rows(struct encoder *e, const struct row *rows, size_t count)
+{
+	struct predictor *p = &e->predictor;
+	struct site *site = e->site;
+	uint64_t step = rows[-1].step;
+	const struct row *run = rows - e->run, *end = rows + count;
+	for (const struct row *row = rows; row < end; row++) {
+		struct site *next = &p->sites[site->next[0]];
+		bool same_origin = likely(next->pc == row->pc) && likely(next->meta == row->meta) &&
+				   likely(step + site->steps[0] == row->step) && likely(row->addr + next->distance == row->phys);
+		if (likely(same_origin)) {
+			uint64_t *cell = cell_of(p, row->phys, CODEC_4);
+			if (likely(expected_addr(next, row) == row->addr) && likely(expected_value(next, row, cell) == row->value)) {
+				next->addr_streak = next->value_streak = 0;
+				note_event(next, row->addr, row->value, cell);
+				site = next;
+				step = row->step;
+				continue;
+			}
+		}
+		e->at[STREAM_CONTROL] = put_run(e->at[STREAM_CONTROL], (size_t)(row - run));
+		site = put_event(e, site, row, row->step - step, same_origin);
+		run = row + 1;
+		step = row->step;
 	}
-	if (value) {
-		e->at[STREAM_VALUE] = put_residue(e->at[STREAM_VALUE], value, value_length);
-		learn_value(p, next, row->value, cell);
-	}
-	note_event(p, next, row->addr, row->value, cell);
-	return next;
+	e->site = site;
+	e->run = (size_t)(end - run);
 }
 
 static void put_events(struct encoder *e, const struct row *rows, size_t count)
 {
-	struct predictor *p = &e->predictor;
-	struct site *site = p->sites;
-	uint64_t step = 0;
-	const struct row *run = rows, *end = rows + count;
-	for (const struct row *row = rows; row < end; row++) {
-		struct site *next = &p->sites[site->next[0]];
-		uint64_t *cell = cell_of(p, row->phys);
-		/* One test for all: guesses are mostly right as a whole, and each test of its own costs when it is not. */
-		uint64_t wrong = (next->pc ^ row->pc) | (next->meta ^ row->meta) | ((step + site->steps[0]) ^ row->step) |
-				 (expected_addr(p, next) ^ row->addr) | ((row->addr + next->distance) ^ row->phys) |
-				 (expected_value(p, next, cell) ^ row->value);
-		if (likely(!wrong)) {
-			note_event(p, next, row->addr, row->value, cell);
-			site = next;
-		} else {
-			e->at[STREAM_CONTROL] = put_run(e->at[STREAM_CONTROL], (size_t)(row - run));
-			site = put_event(e, site, row, row->step - step);
-			run = row + 1;
-		}
-		step = row->step;
-	}
-	e->at[STREAM_CONTROL] = put_run(e->at[STREAM_CONTROL], (size_t)(end - run));
+	/* The first rows again, behind the zeros from which they are foretold. */
+	struct row start[2 * ROWS_BACK] = {0};
+	size_t head = count < ROWS_BACK ? count : ROWS_BACK;
+	memcpy(start + ROWS_BACK, rows, head * sizeof(*rows));
+	put_rows(e, start + ROWS_BACK, head);
+	if (count > head)
+		put_rows(e, rows + head, count - head);
+	e->at[STREAM_CONTROL] = put_run(e->at[STREAM_CONTROL], e->run);
 }
 
 bool encode_events(const struct row *rows, size_t count, uint8_t *coded, uint32_t stream_bytes[STREAM_COUNT])
@@ -160,6 +234,7 @@ bool encode_events(const struct row *rows, size_t count, uint8_t *coded, uint32_
 		starts[i] = e->at[i] = to;
 		to += stream_room(count, i);
 	}
+	e->site = e->predictor.sites;
 	put_events(e, rows, count);
 	to = coded;
 	for (int i = 0; i < STREAM_COUNT; i++) {

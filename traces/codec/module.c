@@ -97,12 +97,17 @@ static bool columns_have_room(const Py_buffer views[COLUMN_COUNT], size_t count)
 static PyObject *module_decode(PyObject *module, PyObject *args)
 {
 	(void)module;
+	int codec;
 	const char *coded;
 	Py_ssize_t size;
 	uint32_t sizes[STREAM_COUNT];
 	PyObject *columns;
-	if (!PyArg_ParseTuple(args, "y#(IIII)O", &coded, &size, &sizes[0], &sizes[1], &sizes[2], &sizes[3], &columns))
+	if (!PyArg_ParseTuple(args, "iy#(IIII)O", &codec, &coded, &size, &sizes[0], &sizes[1], &sizes[2], &sizes[3], &columns))
 		return NULL;
+	if (codec != CODEC_3 && codec != CODEC_4) {
+		PyErr_Format(PyExc_ValueError, "codec %d keeps no streams", codec);
+		return NULL;
+	}
 	uint64_t total = 0;
 	for (int i = 0; i < STREAM_COUNT; i++)
 		total += sizes[i];
@@ -123,7 +128,7 @@ static PyObject *module_decode(PyObject *module, PyObject *args)
 		for (int i = 0; i < NARROW_COUNT; i++)
 			out.narrow[i] = views[WIDE_COUNT + i].buf;
 		Py_BEGIN_ALLOW_THREADS
-		status = decode_events((const uint8_t *)coded, sizes, count, &out);
+		status = decode_events((enum codec)codec, (const uint8_t *)coded, sizes, count, &out);
 		Py_END_ALLOW_THREADS
 	}
 	columns_release(views);

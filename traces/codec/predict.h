@@ -26,13 +26,11 @@ enum {
 	SITE_WAYS = 4, /* slots in which a site may stand */
 	CELL_COUNT = 1 << 13,
 	PAGE_BITS = 9,
-	RECENT_DEPTH = 4, /* events looked back */
-	RECENT_MASK = 15, /* of the ring of their addresses and values */
+	RECENT_COUNT = 8, /* addresses and values looked back at: those of four events */
 	BASE_OWN = 0,     /* of addresses: what the site itself had last */
 	BASE_CELL = 0,    /* of values: what was last seen at that memory */
-	BASE_OWN_VALUE = 2 * RECENT_DEPTH + 1,
+	BASE_OWN_VALUE = RECENT_COUNT + 1,
 };
-static_assert(RECENT_MASK + 1 > 2 * RECENT_DEPTH, "the ring holds all that is looked back at");
 
 /* Codes in the control stream. Up to LENGTH_MAX in both halves of the byte: lengths of the two residues. */
 enum {
@@ -51,9 +49,10 @@ struct site {
 	uint32_t meta;     /* kind, cpu, size, info, from the low byte up */
 	uint16_t next[2];  /* slots of the sites that followed, the latest first */
 	uint16_t steps[2]; /* and how many steps later */
-	uint8_t addr_base;
+	uint8_t addr_base;   /* coder and decoder each have their own way to write bases down */
 	uint8_t value_base;
-	uint16_t used;
+	uint8_t addr_streak; /* how often in a row the guess was wrong, modulo 256; not in codec 3 */
+	uint8_t value_streak;
 	uint64_t addr;       /* latest address */
 	uint64_t addr_plus;  /* what it is expected to be above its base */
 	uint64_t value;      /* latest value */
@@ -64,10 +63,9 @@ static_assert(sizeof(struct site) == 64, "one cache line, no padding");
 
 struct predictor {
 	struct site sites[SITE_COUNT];
+	uint8_t used[SITE_COUNT / SITE_WAYS]; /* how many of the slots in which a site may stand have one */
 	uint64_t cells[CELL_COUNT];         /* value last seen at a physical address */
 	uint64_t distances[1 << PAGE_BITS]; /* phys - addr last seen on a linear page */
-	uint64_t recent[RECENT_MASK + 1];   /* address and value by turns of the events before */
-	uint32_t turn;                      /* where the next event's pair goes, even, counted without end */
 	uint32_t replaced;                  /* sites that had to make room */
 };
 
@@ -76,9 +74,11 @@ ALWAYS_INLINE uint64_t mix(uint64_t x, uint32_t bits)
 	return x * UINT64_C(0x9E3779B97F4A7C15) >> (64 - bits);
 }
 
-ALWAYS_INLINE uint64_t *cell_of(struct predictor *p, uint64_t phys)
+/* Needed for every event: a hash would cost a twentieth. */
+ALWAYS_INLINE uint64_t *cell_of(struct predictor *p, uint64_t phys, enum codec codec)
 {
-	return &p->cells[phys >> 2 & (CELL_COUNT - 1)]; /* Needed for every event: a hash would cost a twentieth. */
+	uint64_t dword = phys >> 2, byte = phys & 3;
+	return &p->cells[(codec == CODEC_3 ? dword : dword + byte * (CELL_COUNT / 4)) & (CELL_COUNT - 1)];
 }
 
 ALWAYS_INLINE uint64_t *distance_of(struct predictor *p, uint64_t addr)
@@ -86,32 +86,12 @@ ALWAYS_INLINE uint64_t *distance_of(struct predictor *p, uint64_t addr)
 	return &p->distances[mix(addr >> 12, PAGE_BITS)];
 }
 
-ALWAYS_INLINE uint64_t expected_addr(const struct predictor *p, const struct site *s)
-{
-	const uint64_t *base = s->addr_base == BASE_OWN ? &s->addr : &p->recent[(p->turn - s->addr_base) & RECENT_MASK];
-	return *base + s->addr_plus;
-}
-
-ALWAYS_INLINE uint64_t expected_value(const struct predictor *p, const struct site *s, const uint64_t *cell)
-{
-	const uint64_t *base = &p->recent[(p->turn - s->value_base) & RECENT_MASK];
-	if (s->value_base == BASE_CELL)
-		base = cell;
-	if (s->value_base == BASE_OWN_VALUE)
-		base = &s->value;
-	return *base + s->value_plus;
-}
-
 /* What every event leaves behind, expected or not. */
-ALWAYS_INLINE void note_event(struct predictor *p, struct site *s, uint64_t addr, uint64_t value, uint64_t *cell)
+ALWAYS_INLINE void note_event(struct site *s, uint64_t addr, uint64_t value, uint64_t *cell)
 {
 	s->addr = addr;
 	s->value = value;
 	*cell = value;
-	uint64_t *pair = &p->recent[p->turn & RECENT_MASK];
-	pair[0] = addr;
-	pair[1] = value;
-	p->turn += 2;
 }
 
 /* Small for small differences of either sign. */
@@ -127,7 +107,7 @@ ALWAYS_INLINE uint64_t unzigzag(uint64_t x)
 
 /* A base to guess from, and how far it was off. */
 struct guess {
-	uint64_t off; /* zigzag of the difference */
+	uint64_t off; /* the difference; zigzag of it while the nearest is looked for */
 	uint64_t base;
 };
 
@@ -141,30 +121,40 @@ ALWAYS_INLINE struct guess nearer(struct guess best, uint64_t difference, uint32
 	return best;
 }
 
-ALWAYS_INLINE struct guess nearest_recent(const struct predictor *p, struct guess best, uint64_t x)
+ALWAYS_INLINE struct guess nearest_recent(const uint64_t recent[RECENT_COUNT], struct guess best, uint64_t x)
 {
 #pragma GCC unroll 8
-	for (uint32_t back = 1; back <= 2 * RECENT_DEPTH; back++)
-		best = nearer(best, x - p->recent[(p->turn - back) & RECENT_MASK], back);
+	for (uint32_t i = 0; i < RECENT_COUNT; i++)
+		best = nearer(best, x - recent[i], i + 1);
 	return best;
 }
 
-/* After a wrong guess: from now on the base that is nearest this time. Before note_event. */
-ALWAYS_INLINE void learn_addr(const struct predictor *p, struct site *s, uint64_t addr)
+/* The base that is nearest this time, and what `addr` is above it. Before note_event. */
+ALWAYS_INLINE struct guess learn_addr(const uint64_t recent[RECENT_COUNT], const struct site *s, uint64_t addr)
 {
 	struct guess best = {zigzag(addr - s->addr), BASE_OWN};
-	best = nearest_recent(p, best, addr);
-	s->addr_base = (uint8_t)best.base;
-	s->addr_plus = unzigzag(best.off);
+	best = nearest_recent(recent, best, addr);
+	return (struct guess){unzigzag(best.off), best.base};
 }
 
-ALWAYS_INLINE void learn_value(const struct predictor *p, struct site *s, uint64_t value, const uint64_t *cell)
+ALWAYS_INLINE struct guess learn_value(const uint64_t recent[RECENT_COUNT], const struct site *s, uint64_t value, uint64_t cell)
 {
-	struct guess best = {zigzag(value - *cell), BASE_CELL};
+	struct guess best = {zigzag(value - cell), BASE_CELL};
 	best = nearer(best, value - s->value, BASE_OWN_VALUE);
-	best = nearest_recent(p, best, value);
-	s->value_base = (uint8_t)best.base;
-	s->value_plus = unzigzag(best.off);
+	best = nearest_recent(recent, best, value);
+	return (struct guess){unzigzag(best.off), best.base};
+}
+
+/* Counts a guess. Without a branch. */
+ALWAYS_INLINE void count_guess(uint8_t *streak, bool wrong)
+{
+	*streak = wrong ? (uint8_t)(*streak + 1) : 0;
+}
+
+/* A guess that was wrong once will be right again, and one that always is remains so: after 2, 4, 8, ... in a row. */
+ALWAYS_INLINE bool learns_after(uint8_t streak)
+{
+	return (streak > 1) & !(streak & (streak - 1));
 }
 
 /* `next` came `steps` steps after `s` although something else was expected. */
@@ -177,18 +167,27 @@ static inline void learn_next(struct predictor *p, struct site *s, const struct 
 }
 
 /* The slot of a site, or the one where it is to be put: the first that is free, else each of them in turn. */
-static inline struct site *find_site(struct predictor *p, uint64_t pc, uint32_t meta)
+static inline struct site *find_site(struct predictor *p, uint64_t pc, uint32_t meta, bool *known)
 {
-	struct site *ways = &p->sites[mix(pc ^ (uint64_t)meta << 29, SITE_BITS) & ~(uint64_t)(SITE_WAYS - 1)];
-	for (uint32_t i = 0; i < SITE_WAYS; i++)
-		if (!ways[i].used || (ways[i].pc == pc && ways[i].meta == meta))
+	uint64_t bucket = mix(pc ^ (uint64_t)meta << 29, SITE_BITS) / SITE_WAYS;
+	struct site *ways = &p->sites[bucket * SITE_WAYS];
+	uint32_t used = p->used[bucket];
+	for (uint32_t i = 0; i < used; i++)
+		if (ways[i].pc == pc && ways[i].meta == meta) {
+			*known = true;
 			return &ways[i];
-	return &ways[p->replaced++ % SITE_WAYS];
+		}
+	*known = false;
+	if (used == SITE_WAYS)
+		return &ways[p->replaced++ % SITE_WAYS];
+	p->used[bucket]++;
+	return &ways[used];
 }
 
 static inline void start_site(struct site *s, uint64_t pc, uint32_t meta)
 {
-	*s = (struct site){.pc = pc, .meta = meta, .used = 1};
+	/* Wrong once: the first guess, which is nothing but zeros, is dropped as soon as it fails. */
+	*s = (struct site){.pc = pc, .meta = meta, .addr_streak = 1, .value_streak = 1};
 }
 
 #endif

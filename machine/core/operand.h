@@ -27,6 +27,11 @@ static inline enum status fault_raise_error(struct cpu *c, uint8_t vector, uint3
 	return STATUS_FAULT;
 }
 
+static inline enum status require_supervisor(struct cpu *c)
+{
+	return cpu_privilege(c) ? fault_raise_error(c, VECTOR_GP, 0) : STATUS_OK;
+}
+
 /* Register operands. In byte instructions GPR_HIGH to GPR_HIGH + 3 are AH, CH, DH and BH. */
 ALWAYS_INLINE uint64_t reg_get(const struct cpu *c, uint32_t reg, uint32_t size)
 {

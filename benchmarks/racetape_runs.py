@@ -95,17 +95,25 @@ def interleaved_tap(folder: Path, guest: Guest) -> Figures:
 
 
 def tape(folder: Path, guest: Guest) -> Figures:
-    """Recorded as `racetape record` does it, from the tracepoint `ready` on.
+    """Recorded as `racetape record` does it, from the tracepoint `ready` on: in one thread, then with the second one.
 
-    Adds `wall_seconds` and `tape_bytes`.
+    `seconds` are CPU time of the first; adds `wall_seconds` of the second, and `tape_bytes`.
     """
+    alone = _recorded(folder, guest, background=False)
+    together = _recorded(folder, guest, background=True)
+    if alone["tape_bytes"] != together["tape_bytes"]:
+        raise RuntimeError(f"{guest.name}: the second thread makes another tape")
+    return alone | {"wall_seconds": together["wall_seconds"]}
+
+
+def _recorded(folder: Path, guest: Guest, *, background: bool) -> Figures:
     image = (folder / f"{guest.name}.elf").read_bytes()
     machine = Machine(cpus=guest.cpus, ram_bytes=guest.ram_bytes)
     names = {"scenario": guest.name, "variant": "-", "configuration": "up-2level"}
     prepared = prepare_image(machine, image, guest.command_line, **names, step_max=STEP_MAX)
     path = folder / f"{guest.name}.tape"
     wall, started = time.perf_counter(), time.process_time()
-    summary = prepared.record(path)
+    summary = prepared.record(path, background=background)
     seconds, wall_seconds = time.process_time() - started, time.perf_counter() - wall
     if summary.stop != guest.stop:
         raise RuntimeError(f"{guest.name} stopped with {summary.stop} at step {summary.steps}")

@@ -19,3 +19,10 @@ def decode(codec: int, streams: bytes, sizes: tuple[int, int, int, int], columns
     `codec` is 3 or 4 (docs/tape-format.md); the streams and sizes are in its order. Raises ValueError if the streams do
     not hold exactly so many events; what the columns hold is then undefined.
     """
+
+def check_choices(records: _Buffer | NDArray[Any], rules: bytes, cpus: int, span: int, /) -> tuple[int, int, int]:
+    """(index of the first record that is no choice or -1, and in 2^32 and in ones the steps of those before it).
+
+    `rules` has a byte for each op: bit 0 if there is such an op, bit 1 if it makes `arg` steps, not one, and from bit 2
+    on the flags that it may have. A choice is of a CPU below `cpus` and makes at least one step, at most `span`.
+    """

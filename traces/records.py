@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
+from traces import _codec
 from traces.chunks import CHUNK_BYTES_MAX, FormatError, zstd_pack, zstd_unpack
 from traces.schema import (
     FORMAT_VERSION,
@@ -27,7 +28,6 @@ from traces.schema import (
     Op,
     RecordArray,
     records_of,
-    step_counts,
 )
 
 PAGE_BYTES: Final = 4096
@@ -43,6 +43,11 @@ OPEN_STOPS: Final = ("steps", "interrupted")
 _U64_MAX: Final = (1 << 64) - 1
 _CHOICES: Final = struct.Struct("<QII")  # state hash, record count, reserved
 _PAGES: Final = struct.Struct("<II")  # number of the first page, count
+_FLAGS: Final = {Op.RUN: HOLD | ROOM}
+# What `check_choices` is to know of each op: it exists, it makes `arg` steps, which flags it may have.
+_RULES: Final = bytes(
+    1 | (op in (Op.RUN, Op.DRAIN)) << 1 | _FLAGS.get(Op(op), 0) << 2 if op in OP_NAMES else 0 for op in range(256)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,18 +196,13 @@ def decode_choices(payload: bytes, first_step: int, end_step: int, cpus: int, *,
 
 def check_records(records: RecordArray, first_step: int, end_step: int, cpus: int) -> None:
     """Raise FormatError unless `records` are choices of `cpus` CPUs that make exactly these steps."""
-    known = records["flags"] & (HOLD | ROOM)
-    ok = np.isin(records["op"], list(OP_NAMES)) & (records["cpu"] < cpus) & (records["reserved"] == 0)
-    ok &= (records["flags"] == 0) | ((records["op"] == Op.RUN) & (known == records["flags"]))
-    counts = step_counts(records)
-    ok &= (counts > 0) & (counts <= np.uint64(end_step - first_step))
-    if not ok.all():
-        bad = int(np.argmin(ok))
+    span = end_step - first_step
+    bad, high, low = _codec.check_choices(np.ascontiguousarray(records), _RULES, cpus, span)
+    if bad >= 0:
         raise FormatError(f"choice {bad} of the chunk is no choice this machine can make")
-    # In halves, or the sum could wrap around.
-    total = (int((counts >> np.uint64(32)).sum()) << 32) + int((counts & np.uint64(0xFFFFFFFF)).sum())
-    if total != end_step - first_step:
-        raise FormatError(f"choices make {total} steps where the chunk covers {end_step - first_step}")
+    total = (high << 32) + low
+    if total != span:
+        raise FormatError(f"choices make {total} steps where the chunk covers {span}")
 
 
 def encode_pages(page_first: int, pages: bytes) -> bytes:

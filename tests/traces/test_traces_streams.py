@@ -216,6 +216,15 @@ def test_arbitrary_bytes_are_an_error_or_events(codec: int, streams: bytes, coun
         _codec.decode(codec, streams, sizes, columns)
 
 
+def test_bad_arguments_of_check_choices() -> None:
+    with pytest.raises(ValueError, match="a byte for each op"):
+        _codec.check_choices(bytes(16), b"123", 1, 1)
+    assert _codec.check_choices(bytes(16), bytes(256), 1, 1) == (0, 0, 0)
+    # A part of a record behind the others is nobody's.
+    assert _codec.check_choices(b"\1" + bytes(40), b"\0\1" + bytes(254), 1, 1) == (1, 0, 1)
+    assert _codec.check_choices(b"", bytes(256), 1, 1) == (-1, 0, 0)
+
+
 def test_payloads_that_lie() -> None:
     coded = code_events(walk(50, 1))
     good = pack_events(coded, 1)

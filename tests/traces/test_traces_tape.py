@@ -15,7 +15,7 @@ from tapes import CONSOLE, IMAGE, choices, header, page, some_events, write_smal
 
 from machine.errors import TapeDamagedError, TapeError
 from traces import Events, Tape, TapeFooter, TapeHeader, TapeWriter, records, strip
-from traces.schema import HOLD, ROOM, Op, describe_record, step_counts
+from traces.schema import HOLD, OP_NAMES, RECORD, ROOM, Op, describe_record, step_counts
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -182,6 +182,35 @@ def test_impossible_choices_are_refused(rows: tuple[tuple[int, int, int], ...], 
         writer.begin(header(), IMAGE)
         with pytest.raises(TapeError, match="choice"):
             writer.choices(choices(*rows), end, 0)
+
+
+RECORDS = st.tuples(
+    st.integers(0, 7), st.integers(0, 4), st.integers(0, 5), st.integers(0, 1),
+    st.one_of(st.integers(0, 3), st.sampled_from([1 << 32, (1 << 63) + 1, (1 << 64) - 1])),
+)  # fmt: skip
+
+
+@given(
+    st.lists(RECORDS, max_size=6), st.integers(1, 4), st.integers(0, 20), st.sampled_from([0, 1, 5, 1 << 33, 1 << 63])
+)
+def test_choices_are_what_the_format_allows(
+    rows: list[tuple[int, int, int, int, int]], cpus: int, first: int, span: int
+) -> None:
+    def steps(op: int, arg: int) -> int:
+        return arg if op in (Op.RUN, Op.DRAIN) else 1
+
+    def allowed(op: int, cpu: int, flags: int, reserved: int, arg: int) -> bool:
+        flags_fit = flags in (0, HOLD, ROOM, HOLD | ROOM) if op == Op.RUN else flags == 0
+        return op in OP_NAMES and cpu < cpus and flags_fit and not reserved and 0 < steps(op, arg) <= span
+
+    good = all(allowed(*row) for row in rows) and sum(steps(row[0], row[4]) for row in rows) == span
+    found = np.array(rows, RECORD)
+    for records_ in (found, np.repeat(found, 2)[::2]):  # The second one is not contiguous.
+        if good:
+            records.check_records(records_, first, first + span, cpus)
+        else:
+            with pytest.raises(TapeError, match="choice"):
+                records.check_records(records_, first, first + span, cpus)
 
 
 def test_full_disk(tmp_path: Path) -> None:

@@ -110,8 +110,8 @@ class Machine:
     tap: bool
     """Whether events are recorded."""
     def tap_capacity(self, event_count: int) -> None:
-        """Execution stops when so many events are there, at least 1024 (default 65536), or, as it stops between blocks of
-        instructions, some more: mostly a few, never over 6496. Drops unread events, not views."""
+        """Execution stops when so many events are there, at least 1024 (default 65536), or, as it stops between blocks
+        of instructions, some more: mostly a few, never over 6496. Drops unread events, not views."""
     def events(
         self,
     ) -> tuple[

@@ -177,6 +177,9 @@ class Machine:
         first. Raises ValueError for another size."""
     def store_buffer_entries(self, cpu: int) -> list[tuple[int, int, int, int, int]]:
         """Held stores, oldest first: (addr, phys, size, value, pc)."""
+    def partial_loads(self, cpu: int) -> tuple[int, ...]:
+        """What the instruction at rip has loaded in earlier steps: a load over the border of a cache line takes two.
+        Setting rip forgets it."""
     def tlb_entries(self, cpu: int) -> list[tuple[int, int, int, int]]:
         """Cached translations: (linear page, physical page, size in bytes, flags)."""
 

@@ -350,7 +350,8 @@ class BareMachine:
     # -- execution --
 
     def step(self, count: int = 1, *, cpu: int = 0, hold: bool = False) -> Run:
-        """Execute `count` instructions on `cpu` (iterations, of a repeated one), a step each.
+        """Execute `count` instructions on `cpu` (iterations, of a repeated one), a step each; two if a load crosses the
+        border of a cache line, and for CMPS.
 
         With `hold` its stores stay in its buffer until drained. Ends early, with the reason, if the CPU waits, or
         "blocked" if the next instruction waits for the buffer to drain.

@@ -172,6 +172,41 @@ enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint6
 	return STATUS_OK;
 }
 
+/* The pieces of a load of which each takes a step: those of earlier steps are remembered, one is made now. Everything is
+ * translated before the first. */
+static enum status load_pieces(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info, bool last,
+			       struct loads *loads)
+{
+	struct piece pieces[2] = {{0}};
+	int count;
+	enum access_kind kind = for_write ? ACCESS_WRITE : ACCESS_READ;
+	uint64_t value = 0;
+	if (!canonical_range(c, addr, size, info))
+		return raise_not_canonical(c, info);
+	for (uint32_t at = 0, number; at < size; at += number, loads->count++) {
+		number = piece_size(addr + at, size - at, false);
+		uint64_t part;
+		if (loads->count < c->s.partial_count) {
+			part = c->s.partial[loads->count];
+		} else {
+			if (loads->made)
+				return STATUS_PARTIAL;
+			enum status status = translate_pieces(c, addr + at, size - at, kind, info, pieces, &count);
+			if (status != STATUS_OK)
+				return status;
+			part = piece_load(c, &pieces[0], info & 0xff);
+			loads->made = true;
+			if (!last || at + number < size)
+				c->s.partial[c->s.partial_count++] = part;
+		}
+		value |= part << at * 8;
+	}
+	c->loaded = value;
+	if (last)
+		partial_forget(c);
+	return STATUS_OK;
+}
+
 /* What was cached of the page being executed may have gone with this access: the next instruction must be fetched anew. */
 static void check_chain(struct cpu *c, const struct op *op, uint64_t run_end)
 {
@@ -242,10 +277,25 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 	chain_sync(c, op);
 	if (unlikely(c->careful) && canonical_range(c, addr, size, info) && debug_misaligned(c, addr, size))
 		return STATUS_FAULT;
-	enum status status = access_load_slow(c, addr, size, for_write, info | (op->segment == SS ? ACCESS_STACK : 0));
+	info |= op->segment == SS ? ACCESS_STACK : 0;
+	struct loads loads = {0};
+	enum status status = op->flags & OP_PARTIAL ? load_pieces(c, addr, size, for_write, info, true, &loads)
+						    : access_load_slow(c, addr, size, for_write, info);
 	if (unlikely(c->careful) && status == STATUS_OK)
 		debug_watch(c, addr, size, false);
 	check_chain(c, op, run_end);
+	return status;
+}
+
+enum status access_load_next(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool last, struct loads *loads,
+			     uint64_t *ret)
+{
+	if (unlikely(c->careful) && canonical_range(c, addr, size, 0) && debug_misaligned(c, addr, size))
+		return STATUS_FAULT;
+	enum status status = load_pieces(c, addr, size, false, op->segment == SS ? ACCESS_STACK : 0, last, loads);
+	if (unlikely(c->careful) && status == STATUS_OK)
+		debug_watch(c, addr, size, false);
+	*ret = c->loaded;
 	return status;
 }
 

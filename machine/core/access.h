@@ -23,6 +23,15 @@ enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint6
 enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool for_write,
 					   uint32_t info);
 enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value, uint32_t info);
+/* Of instructions that load twice: the loads of one execution, in order, each of at most two pieces, one piece a step.
+ * STATUS_PARTIAL: this step has made its load, the instruction has to start again, with a new `loads`. `last`: the
+ * instruction loads no more. */
+struct loads {
+	uint32_t count; /* pieces so far */
+	bool made;	/* one of them in this step */
+};
+enum status access_load_next(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, bool last, struct loads *loads,
+			     uint64_t *ret);
 /* access_load_slow for a supervisor structure (descriptor tables, TSS). */
 enum status access_load_implicit(struct cpu *c, uint64_t addr, uint32_t size, uint64_t *ret);
 /* Checks that `size` bytes can be written, without writing: for instructions that store several times. */

@@ -395,6 +395,8 @@ enum decode_result decode_bytes(const struct decode_table *table, const uint8_t 
 	bool pops_register = insn->traits & TRAIT_stores && insn->access == ACCESS_W && !memory;
 	if ((insn->traits & TRAIT_stores && !pops_register) || (memory && insn->access & ACCESS_W))
 		op->flags |= OP_STORES;
+	if (!(op->flags & OP_SYNCED) || (insn->traits & TRAIT_partial))
+		op->flags |= OP_PARTIAL;
 	/* Stores that come first and alone can be refused as they are tried; all else must be known before. */
 	bool store_comes_first = !(op->flags & OP_SYNCED) && !two_places;
 	if (op->flags & OP_DRAIN || (op->flags & OP_STORES && !store_comes_first))

@@ -416,8 +416,9 @@ ALWAYS_INLINE enum status cmps(struct cpu *c, const struct op *op, uint32_t size
 	uint64_t first, second, a, b;
 	TRY(linear(c, op->segment, c->s.gpr[RSI] & s.mask, size, false, &first));
 	TRY(linear(c, ES, c->s.gpr[RDI] & s.mask, size, false, &second));
-	TRY(mem_load(c, op, first, size, &a));
-	TRY(mem_load(c, op, second, size, &b));
+	struct loads loads = {0};
+	TRY(access_load_next(c, op, first, size, false, &loads, &a));
+	TRY(access_load_next(c, op, second, size, true, &loads, &b));
 	pointer_advance(c, &s, RSI);
 	pointer_advance(c, &s, RDI);
 	return compare_end(c, op, &s, size, a, b);

@@ -91,7 +91,8 @@ static enum status run_chain(struct cpu *c)
 	m->chain_end = m->run_end < INT64_MAX ? m->run_end : INT64_MAX;
 	/* A page without a tag has to be looked at for every instruction: a segment limit lies in it, or it is no RAM. */
 	bool cached = c->fetch_tag[linear >> PAGE_SHIFT & (FETCH_SLOTS - 1)] == c->page_linear;
-	if (likely(cached && !c->careful && !c->stores_in_code && !(op->flags & c->stop_flags))) {
+	bool plain = !c->careful && !c->stores_in_code && !c->s.partial_count;
+	if (likely(cached && plain && !(op->flags & c->stop_flags))) {
 		uint64_t steps = m->run_end - m->step;
 		if (steps < op->left)
 			chain_stop_at(m, op + steps);
@@ -132,7 +133,7 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 		if (unlikely(c->s.store_count) && blocked(c))
 			return RUN_BLOCKED;
 		uint64_t step = m->step, flags = c->s.rflags;
-		bool careful = c->careful;
+		bool careful = c->careful, begun = c->s.partial_count;
 		enum status status;
 		if (unlikely(careful) && debug_breakpoint(c)) {
 			trap_deliver(c);
@@ -147,14 +148,20 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 				return RUN_BLOCKED;
 			if (status == STATUS_FAULT) {
 				c->watch_hits = c->s.traps_held = 0; /* of an instruction that did not happen */
+				partial_forget(c);
 				exception_deliver(c);
 			}
 			if (status != STATUS_END)
 				m->step++;
-			c->s.repeating = status == STATUS_REPEAT;
-			if (status != STATUS_END && status != STATUS_FAULT && status != STATUS_REPEAT)
+			if (status == STATUS_PARTIAL)
+				c->watch_hits = 0; /* will be hit again */
+			else
+				c->s.repeating = status == STATUS_REPEAT;
+			if (unlikely(begun) && status != STATUS_PARTIAL)
+				partial_forget(c); /* another instruction may have been written there */
+			if (status != STATUS_END && status != STATUS_FAULT && status != STATUS_REPEAT && status != STATUS_PARTIAL)
 				c->s.retired++;
-			if (unlikely(careful) && status != STATUS_FAULT)
+			if (unlikely(careful) && status != STATUS_FAULT && status != STATUS_PARTIAL)
 				finish_careful(c, step, flags, status == STATUS_REPEAT);
 		}
 		if (m->s.ended || c->s.waiting)

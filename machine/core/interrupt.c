@@ -6,13 +6,13 @@
 
 bool interrupts_open(const struct cpu *c)
 {
-	return (c->s.rflags & FLAG_IF) && c->s.retired != c->s.shadow_mark &&
+	return (c->s.rflags & FLAG_IF) && c->s.retired != c->s.shadow_mark && !c->s.partial_count &&
 	       (c->s.waiting == WAIT_NONE || c->s.waiting == WAIT_HALT);
 }
 
 bool nmi_open(const struct cpu *c)
 {
-	return c->s.nmi_pending && !c->s.nmi_blocked && c->s.retired != c->s.shadow_mark && !c->machine->s.ended &&
+	return c->s.nmi_pending && !c->s.nmi_blocked && c->s.retired != c->s.shadow_mark && !c->s.partial_count && !c->machine->s.ended &&
 	       (c->s.waiting == WAIT_NONE || c->s.waiting == WAIT_HALT);
 }
 

@@ -39,6 +39,7 @@ enum {
 	FETCH_SLOTS = 32,
 	/* 64 accesses of ENTER in two pieces each, with at most 14 events of TLB and walk a piece; three deliveries on top of
 	 * a fault, 22 accesses each, in the same way; and a whole store buffer drained. */
+	PARTIAL_MAX = 3, /* CMPS: two loads, each over the border of a cache line; the last is not kept */
 	EVENTS_PER_STEP_MAX = 4096,
 };
 
@@ -132,6 +133,7 @@ enum status {
 	STATUS_BLOCKED,	/* the instruction has to wait for the store buffer; nothing happened */
 	STATUS_FAULT,	/* an exception is described in cpu->fault; nothing else changed */
 	STATUS_REPEAT,	/* one REP iteration done, more to come: a step, but not a retired instruction */
+	STATUS_PARTIAL, /* some of what the instruction loads is loaded: a step, and the instruction starts again in the next */
 	STATUS_PAUSE,	/* retired; the CPU spins, a tentative plan lets another one run */
 	STATUS_STOP,	/* retired; the machine or this CPU cannot go on (halt, exit, choice) */
 	STATUS_TRACE,	/* retired; the tracepoint the caller waits for was hit */
@@ -216,6 +218,9 @@ struct cpu_state {
 	uint32_t choice_count;
 	uint32_t choice_answer;
 	uint32_t store_count;
+	uint32_t partial_count; /* loads that earlier steps of the instruction at rip have made; no interrupt comes before it ends */
+	uint32_t zero;
+	uint64_t partial[PARTIAL_MAX]; /* what they loaded; 0 from partial_count on */
 	struct apic apic;
 	struct store_entry store[STORE_BUFFER_SLOTS]; /* [0] is the oldest; entries from store_count on are zero */
 	struct tlb_entry tlb_small[TLB_SMALL_SLOTS];
@@ -436,7 +441,7 @@ struct machine {
 static_assert(sizeof(struct segment_register) == 16, "no padding");
 static_assert(sizeof(struct apic) == 88, "no padding");
 static_assert(sizeof(struct cpu_state) ==
-	GPR_COUNT * 8 + 8 + 8 + 4 * 8 + 8 + 16 + 8 * 16 + 16 + 8 + 32 + 4 * 8 + 6 * 8 + 3 * 8 + 3 * 8 + 8 * 8 + 16 + 16 + 88 +
+	GPR_COUNT * 8 + 8 + 8 + 4 * 8 + 8 + 16 + 8 * 16 + 16 + 8 + 32 + 4 * 8 + 6 * 8 + 3 * 8 + 3 * 8 + 8 * 8 + 16 + 16 + 8 + PARTIAL_MAX * 8 + 88 +
 	STORE_BUFFER_SLOTS * 40 + (TLB_SMALL_SLOTS + TLB_LARGE_SLOTS) * 32, "no padding: copied and hashed as bytes");
 static_assert(sizeof(struct op) == 64, "one cache line");
 static_assert(sizeof(struct event) == 48, "no padding");
@@ -461,6 +466,14 @@ void cpu_canonicalise(struct cpu *c);
 ALWAYS_INLINE bool cpu_long_mode(const struct cpu *c)
 {
 	return c->s.efer & EFER_LMA;
+}
+
+/* The instruction at rip starts from its beginning. */
+static inline void partial_forget(struct cpu *c)
+{
+	for (uint32_t i = 0; i < c->s.partial_count; i++)
+		c->s.partial[i] = 0;
+	c->s.partial_count = 0;
 }
 
 ALWAYS_INLINE uint32_t cpu_privilege(const struct cpu *c)

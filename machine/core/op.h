@@ -13,6 +13,7 @@ enum op_flags {
 	OP_REPNE = 32,	/* F2 */
 	OP_INVALID = 64, /* raises #UD, or #GP if too long */
 	OP_SYNCED = 128, /* ends its block: see chain.h */
+	OP_PARTIAL = 512, /* a load over the border of a cache line takes two steps */
 	OP_WAITS = 256,	 /* begins its block, so that a chain can stop before it: it may have to wait for the store buffer */
 };
 
@@ -120,6 +121,7 @@ enum traits {
 	TRAIT_default64 = 256, /* 64-bit operands in 64-bit code, or 16-bit with 66 */
 	TRAIT_force64 = 512,  /* 64-bit operands in 64-bit code, whatever the prefixes */
 	TRAIT_ends = 2048,    /* always goes elsewhere: ends a block */
+	TRAIT_partial = 4096, /* OP_PARTIAL, which instructions that do not end a block have anyway */
 	TRAIT_nowide = 1024,  /* operands of at most 32 bits */
 };
 

@@ -550,6 +550,23 @@ static PyObject *machine_store_buffer_entries(PyObject *self, PyObject *args)
 	return list;
 }
 
+static PyObject *machine_partial_loads(PyObject *self, PyObject *args)
+{
+	if (executing(self))
+		return NULL;
+	unsigned long long number;
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
+		return NULL;
+	struct cpu *c = cpu_of(self, number);
+	PyObject *result = c ? PyTuple_New((Py_ssize_t)c->s.partial_count) : NULL;
+	for (uint32_t i = 0; result && i < c->s.partial_count; i++) {
+		PyObject *value = PyLong_FromUnsignedLongLong(c->s.partial[i]);
+		if (!value || PyTuple_SetItem(result, (Py_ssize_t)i, value) < 0)
+			Py_CLEAR(result);
+	}
+	return result;
+}
+
 static int append_tlb(PyObject *list, const struct tlb_entry *entries, int count)
 {
 	for (int i = 0; i < count; i++) {
@@ -673,6 +690,7 @@ static PyMethodDef machine_methods[] = {
 	{"set_register", machine_set_register, METH_VARARGS, "Set a register."},
 	{"set_bits", machine_set_bits, METH_VARARGS, "Put a CPU into flat code of 16, 32 or 64 bits."},
 	{"store_buffer_entries", machine_store_buffer_entries, METH_VARARGS, "Held stores, oldest first."},
+	{"partial_loads", machine_partial_loads, METH_VARARGS, "What the instruction begun has loaded."},
 	{"tlb_entries", machine_tlb_entries, METH_VARARGS, "Cached translations."},
 	{NULL, NULL, 0, NULL},
 };

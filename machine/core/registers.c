@@ -10,7 +10,12 @@ static uint64_t gpr_get(const struct cpu *c, uint32_t which) { return c->s.gpr[w
 static void gpr_set(struct cpu *c, uint32_t which, uint64_t value) { c->s.gpr[which] = value; }
 
 static uint64_t rip_get(const struct cpu *c, uint32_t which) { (void)which; return c->s.rip; }
-static void rip_set(struct cpu *c, uint32_t which, uint64_t value) { (void)which; c->s.rip = value & c->linear_mask; }
+static void rip_set(struct cpu *c, uint32_t which, uint64_t value)
+{
+	(void)which;
+	c->s.rip = value & c->linear_mask;
+	partial_forget(c);
+}
 
 static uint64_t rflags_get(const struct cpu *c, uint32_t which) { (void)which; return flags_get(c); }
 static void rflags_set(struct cpu *c, uint32_t which, uint64_t value) { (void)which; flags_set(c, (uint32_t)value); }

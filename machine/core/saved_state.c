@@ -33,8 +33,10 @@ void saved_state_write(struct machine *m, uint8_t *to)
 static bool cpu_state_valid(const struct cpu_state *s)
 {
 	bool valid = s->store_count <= STORE_BUFFER_SLOTS && s->waiting <= WAIT_CHOICE && s->gpr[GPR_ZERO] == 0 && s->gpr[GPR_PAGE] == 0 &&
-		     s->nmi_pending <= 1 && s->nmi_blocked <= 1 && s->repeating <= 1 &&
+		     s->nmi_pending <= 1 && s->nmi_blocked <= 1 && s->repeating <= 1 && s->partial_count <= PARTIAL_MAX && s->zero == 0 &&
 		     s->cf <= 1 && s->of <= 1 && !(s->rflags & FLAGS_ARITHMETIC);
+	for (uint32_t i = 0; valid && i < PARTIAL_MAX; i++)
+		valid = i < s->partial_count || s->partial[i] == 0;
 	for (uint32_t i = 0; valid && i < STORE_BUFFER_SLOTS; i++)
 		valid = i < s->store_count ? s->store[i].size >= 1 && s->store[i].size <= 8 : s->store[i].size == 0;
 	return valid;

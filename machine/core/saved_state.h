@@ -5,7 +5,7 @@
 #include "machine.h"
 
 /* Of the layout, and of what the state hash is made of: to be raised whenever struct cpu_state or platform_state change. */
-enum { STATE_VERSION = 3 };
+enum { STATE_VERSION = 4 };
 
 enum saved_state_result { SAVED_STATE_OK, SAVED_STATE_INVALID, SAVED_STATE_NO_MEMORY };
 

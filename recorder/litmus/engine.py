@@ -63,6 +63,8 @@ class Engine(ABC):
     """Whether a plain store needs no scheduling point: it goes into a buffer that nobody else sees."""
     split: bool = False
     """Whether a store must drain before its thread goes on."""
+    whole: bool = False
+    """Whether an instruction that takes several steps has none of others in between."""
 
     def __init__(self, assembled: Assembled, cpus: int) -> None:
         self.assembled = assembled
@@ -151,9 +153,14 @@ class Engine(ABC):
         """Do `choice` in `moment` on the machine."""
         self.go_to(moment, choice.thread)
         before = self.threads[moment.key[choice.thread]]
-        plan = self._record(choice, self._length(choice, before))
         first = self.machine.step
+        plan = self._record(choice, self._length(choice, before))
         reason, _, _ = self.machine.execute(plan, exact=True)
+        while reason == "plan" and self.whole and self.machine.partial_loads(self.cpu_of(choice.thread)):
+            reason, _, _ = self.machine.execute(self._record(choice, 1), exact=True)
+        if reason == "plan" and (more := self._more(choice, before)):
+            reason, _, _ = self.machine.execute(self._record(choice, more), exact=True)
+        plan = self._record(choice, self.machine.step - first + 1)
         if reason not in ("plan", "blocked"):
             self.go_to(moment, choice.thread)
             self.stage.blame(self.cpu_of(choice.thread), choice.thread, reason, plan)
@@ -163,46 +170,51 @@ class Engine(ABC):
         return Effect(thread, self.memories.number(self.stage.memory()), self.machine.step - first)
 
     def _length(self, choice: Choice, state: ThreadState) -> int:
-        """Steps that a choice takes."""
-        if choice.drain:
-            return 1
+        """Steps that a choice takes, as far as that is known before it is made."""
+        return 1 if choice.drain else self._runs[choice.thread].at(state.rip) or 1
+
+    def _more(self, choice: Choice, before: ThreadState) -> int:
+        """Steps that follow without a scheduling point, now that those of `_length` are done."""
         runs = self._runs[choice.thread]
-        if local := runs.at(state.rip):
-            return local
-        row = self.instruction(choice.thread, state)
-        if self.split or row.kind is Kind.REPEATED:
-            return 1
-        return 1 + runs.at(state.rip + row.size_bytes)
+        if choice.drain or runs.at(before.rip) or self.machine.partial_loads(self.cpu_of(choice.thread)):
+            return 0
+        row = self.instruction(choice.thread, before)
+        return 0 if self.split or row.kind is Kind.REPEATED else runs.at(before.rip + row.size_bytes)
 
     def state(self, thread: int) -> ThreadState:
         """A thread's state as the machine has it."""
         cpu = self.cpu_of(thread)
         registers = self.machine.registers(cpu)
         stores = self.machine.store_buffer_entries(cpu)
+        partial = self.machine.partial_loads(cpu)
         return ThreadState(
             registers["rip"],
             registers["rflags"],
             tuple([registers[name] for name in self.stage.register_names]),
             tuple([Store(addr, size, value) for addr, _, size, value, _ in stores]) if stores else (),
+            partial,
         )
 
     def narrate(self, moment: Moment, choice: Choice) -> tuple[list[Step], bytes]:
         """Do `choice` in `moment`, a step at a time; the steps, and their plan with a record for each."""
+        self.take(moment, choice)
+        count = self._effects[choice, moment.key[choice.thread], moment.key[-1]].steps
         self.go_to(moment, choice.thread)
         cpu = self.cpu_of(choice.thread)
         steps: list[Step] = []
         plan = self._record(choice, 1)
-        for _ in range(self._length(choice, self.threads[moment.key[choice.thread]])):
+        for _ in range(count):
+            stored, instruction = None, None
             if choice.drain:
                 addr, _, size, value, _ = self.machine.store_buffer_entries(cpu)[0]
-                step = Step(choice.thread, None, Store(addr, size, value))
+                stored = Store(addr, size, value)
             else:
                 rip = self.machine.registers(cpu)["rip"]
-                step = Step(choice.thread, self.assembled.threads[choice.thread].instructions[rip])
-            if self.machine.execute(plan, exact=True)[0] != "plan":
-                break  # a full store buffer
-            steps.append(step)
-        return steps, plan * len(steps)
+                instruction = self.assembled.threads[choice.thread].instructions[rip]
+            reason, _, _ = self.machine.execute(plan, exact=True)
+            assert reason == "plan", reason
+            steps.append(Step(choice.thread, instruction, stored, bool(self.machine.partial_loads(cpu))))
+        return steps, plan * count
 
     def _record(self, choice: Choice, count: int) -> bytes:
         known = self._records.get((choice, count))

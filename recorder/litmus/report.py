@@ -78,7 +78,8 @@ def step_lines(verdict: Verdict, steps: Sequence[Step]) -> Iterable[str]:
     for number, step in enumerate(steps):
         thread = f"P{test.thread_names[step.thread]}"
         if step.instruction is not None:
-            yield f"{number:>4}  {thread}  {step.instruction.text:<36} line {step.instruction.line}"
+            line = f"line {step.instruction.line}{', the first of its loads' if step.partial else ''}"
+            yield f"{number:>4}  {thread}  {step.instruction.text:<36} {line}"
         elif step.drained is not None:
             yield f"{number:>4}  {thread}  drain: {store(layout, step.drained)}"
 

@@ -44,21 +44,29 @@ class Store(NamedTuple):
 
 
 class ThreadState(NamedTuple):
-    """Exact state of a thread: instruction pointer, flags, general registers in order, held stores, oldest first."""
+    """Exact state of a thread: instruction pointer, flags, general registers in order, held stores, oldest first.
+
+    partial: what the instruction at `rip` has loaded in earlier steps.
+    """
 
     rip: int
     rflags: int
     registers: tuple[int, ...]
     stores: tuple[Store, ...] = ()
+    partial: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a schedule. `drained` is the store that reached memory, None for an instruction."""
+    """One step of a schedule. `drained` is the store that reached memory, None for an instruction.
+
+    partial: the instruction has made one of its loads and goes on in the thread's next step.
+    """
 
     thread: int
     instruction: Instruction | None
     drained: Store | None = None
+    partial: bool = False
 
 
 class Runs:

@@ -16,6 +16,7 @@ class Uniprocessor(Engine):
     """Registers and memory are written from the key of a state."""
 
     stores_local = False
+    whole = True
 
     def __init__(self, assembled: Assembled) -> None:
         super().__init__(assembled, 1)

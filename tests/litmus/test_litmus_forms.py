@@ -142,8 +142,37 @@ def test_a_store_over_two_lines_is_two() -> None:
  MOV [x+62],EAX | MOV EBX,[x+62] ;
 """
     seen = {state["1:EBX"] for state in states(text)}
-    assert seen == {0, 0x0304, 0x01020304}
+    assert seen == {0, 0x0304, 0x01020000, 0x01020304}
+    assert {state["1:EBX"] for state in states(text, "sc")} == seen
     assert {state["1:EBX"] for state in states(text, "up")} == {0, 0x01020304}
+
+
+def test_a_load_over_two_lines_is_two() -> None:
+    """The lower bytes are loaded first: both stores may come in between, or the first alone, never the second alone."""
+    text = """X86 t
+{ int8_t x[128]; }
+ P0             | P1                     ;
+ MOV EAX,[x+62] | MOV BYTE PTR [x+63],1  ;
+                | MOV BYTE PTR [x+64],2  ;
+"""
+    seen = {state["0:EAX"] for state in states(text)}
+    assert seen == {0, 0x100, 0x20000, 0x20100}
+    assert {state["0:EAX"] for state in states(text, "up")} == {0, 0x100, 0x20100}
+
+
+def test_the_two_loads_of_cmps_are_two() -> None:
+    """[ESI] is loaded first; in between P1 may store to both. Only then is it the smaller one."""
+    text = """X86 t
+{ 0:ESI=x; 0:EDI=y; }
+ P0        | P1          ;
+ CMPSD     | MOV [x],$1  ;
+ SETE AL   | MOV [y],$1  ;
+ SETB AH   |             ;
+"""
+    equal, above, below = 1, 0, 0x100
+    for model in ("tso", "sc"):
+        assert {state["0:EAX"] for state in states(text, model)} == {equal, above, below}
+    assert {state["0:EAX"] for state in states(text, "up")} == {equal, above}
 
 
 def test_store_buffer_capacity_limits_nothing() -> None:

@@ -13,6 +13,7 @@ A program is a tuple of threads, a thread a tuple of instructions:
     (rmw, addr, size, argument, locked)        rmw: "add" and "or" (constant), "bts" (bit number),
                                                "xchg", "xadd", "cmpxchg" (register; comparison is with register 0)
 Registers are 0..3 (32 bits, initially 0). An unlocked read-modify-write is a load and a store with anything in between.
+Over the border of a cache line a store is two, and a load is two, the lower bytes first.
 """
 
 from collections.abc import Iterator
@@ -77,8 +78,11 @@ def _execute(instruction: Instruction, thread: tuple, memory: bytes, start: int,
         yield (pc + 1, None, _set(registers, instruction[1], 4, value), buffer), memory
     elif kind == "load":
         _, reg, addr, size = instruction
-        value = _read(memory, buffer, start, addr, size)
-        yield (pc + 1, None, _set(registers, reg, size, value), buffer), memory
+        data = _load(thread, memory, start, addr, size)
+        if len(data) < size:
+            yield (pc, data, registers, buffer), memory
+        else:
+            yield (pc + 1, None, _set(registers, reg, size, int.from_bytes(data, "little")), buffer), memory
     elif kind in ("store", "store_reg"):
         _, addr, size, what = instruction
         value = what if kind == "store" else registers[what]
@@ -102,11 +106,19 @@ def _modify(instruction: Instruction, thread: tuple, memory: bytes, start: int, 
             new, after = _compute(kind, old, size, argument, registers)
             at = addr - start
             yield (pc + 1, None, after, ()), memory[:at] + new.to_bytes(size, "little") + memory[at + size :]
-    elif pending is None:
-        yield (pc, _read(memory, buffer, start, addr, size), registers, buffer), memory
+    elif pending is None or len(pending) < size:
+        yield (pc, _load(thread, memory, start, addr, size), registers, buffer), memory
     elif len(buffer) < capacity:
-        new, after = _compute(kind, pending, size, argument, registers)
+        new, after = _compute(kind, int.from_bytes(pending, "little"), size, argument, registers)
         yield (pc + 1, None, after, buffer + _entries(addr, size, new)), memory
+
+
+def _load(thread: tuple, memory: bytes, start: int, addr: int, size: int) -> bytes:
+    """What is loaded after the next of the accesses that the load consists of."""
+    _, pending, _, buffer = thread
+    done = pending or b""
+    part = min(size, LINE - addr % LINE) if not done else size - len(done)
+    return done + _read(memory, buffer, start, addr + len(done), part).to_bytes(part, "little")
 
 
 def _compute(kind: str, old: int, size: int, argument: int, registers: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:

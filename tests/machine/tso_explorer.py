@@ -1,4 +1,4 @@
-"""Every schedule of small programs through the real machine: a step is one instruction, stores held, or one drain."""
+"""Every schedule of small programs through the real machine, a step at a time, stores held, or one drain."""
 
 import struct
 
@@ -100,7 +100,8 @@ class Explorer:
                     key = m.state_hash()
                     if key not in seen:
                         seen.add(key)
-                        todo.append((m.snapshot(), (*done[:cpu], done[cpu] + steps, *done[cpu + 1 :])))
+                        over = steps and not m.partial_loads(cpu)  # else the instruction goes on
+                        todo.append((m.snapshot(), (*done[:cpu], done[cpu] + over, *done[cpu + 1 :])))
             if dead_end:
                 m.restore(state)
                 assert list(done) == lengths, "a thread cannot go on"

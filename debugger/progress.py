@@ -13,10 +13,10 @@ INTERVAL_S: Final = 0.25
 
 
 @contextmanager
-def progress(label: str, position: Callable[[], int], total: int) -> Iterator[None]:
+def progress(label: str, position: Callable[[], int], total: int, *, mark: str = "@") -> Iterator[None]:
     """While the body runs longer than DELAY_S, show `label @position of total` on standard error.
 
-    Silent if standard error is no terminal. The line is wiped at the end.
+    mark: what stands before the position; `@` is for steps. Silent if standard error is no terminal. The line is wiped at the end.
     """
     if not sys.stderr.isatty():
         yield
@@ -27,7 +27,7 @@ def progress(label: str, position: Callable[[], int], total: int) -> Iterator[No
         if done.wait(DELAY_S):
             return
         while True:
-            sys.stderr.write(f"\r{label} @{position():,} of {total:,} (Ctrl-C stops)\033[K")
+            sys.stderr.write(f"\r{label} {mark}{position():,} of {total:,} (Ctrl-C stops)\033[K")
             sys.stderr.flush()
             if done.wait(INTERVAL_S):
                 break

@@ -157,6 +157,75 @@ def record(
         sys.exit(EXIT_INTERRUPTED)
 
 
+@racetape.command(
+    epilog=epilog(
+        "racetape hunt wrong-zone-small --config smp2 -o bug.tape",
+        "racetape hunt wrong-zone-small --variant fix-7454f4ba40b4 --budget 2000 --jobs 2 -o bug.tape",
+        "racetape hunt wrong-zone-small --config smp2 --all --seconds 30 --json -o bug.tape",
+    )
+)
+@click.argument("scenario")
+@click.option("--variant", help="Variant of the guest (default: the scenario's first).")
+@click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
+@click.option("--strategy", default="random-walk", show_default=True, help="Who plans the schedules.")
+@click.option("--budget", default=1000, show_default=True, type=click.IntRange(1), help="Most schedules to run.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Most time to take.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the hunt.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes; the answer is the same (default: one a CPU).")
+@click.option("--all", "every", is_flag=True, help="Go on after a failure: a tape for each different cause.")
+@click.option("--endings-only", is_flag=True, help="Leave the scenario's counters alone: only BUG, faults, deadlock.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def hunt(
+    scenario: str,
+    variant: str | None,
+    configuration: str | None,
+    strategy: str,
+    budget: int,
+    seconds: float | None,
+    seed: int,
+    jobs: int | None,
+    every: bool,
+    endings_only: bool,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Run SCENARIO under many schedules until one fails, and record that one.
+
+    A run fails if the guest reports a BUG or a fault, if every CPU waits for ever, or if one of the scenario's zone
+    counters is negative in the end. Exit status 1 if one failed.
+    """
+    from machine import images
+    from racetape.hunt import Hunt, print_report, run_hunt, scenario_counters
+    from recorder.hunt import endings_only as no_checks
+
+    row = images.scenario(scenario)
+    row.image(row.configuration(configuration or "").name, variant or "")  # complains about what does not exist
+    if not output.parent.is_dir():
+        raise UsageError(f"cannot write {output}: there is no folder {output.parent}")
+    what = Hunt(
+        scenario,
+        variant,
+        configuration,
+        strategy=strategy,
+        seed=seed,
+        schedules=budget,
+        seconds=seconds,
+        every=every,
+        jobs=jobs or min(os.cpu_count() or 1, budget),
+        checks=no_checks if endings_only else scenario_counters,
+    )
+    verdict, answer = run_hunt(what, output)
+    if as_json:
+        emit(answer)
+    else:
+        print_report(verdict, answer)
+    if verdict.interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+    if answer["failures"]:
+        sys.exit(EXIT_FOUND)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Tape]:
     """The tape, with every chunk's checksum right: an answer from a damaged tape would be worth nothing."""

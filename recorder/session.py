@@ -46,13 +46,17 @@ class Session:
         writer: where chunks go; None keeps the choices in `stretches` (set-up, before there is a tape).
         step_max: position at which to give up.
         tap: whether events are recorded.
+        keep: with False and without a writer, what happened is forgotten: nobody wants it but how it ended.
     """
 
-    def __init__(self, machine: Machine, writer: TapeWriter | None, *, step_max: int, tap: bool) -> None:
+    def __init__(
+        self, machine: Machine, writer: TapeWriter | None, *, step_max: int, tap: bool, keep: bool = True
+    ) -> None:
         self.machine = machine
         self.writer = writer
         self.step_max = step_max
         self.stretches: list[Stretch] = []
+        self._keep = keep or writer is not None
         self.console = bytearray()
         self.event_count = 0
         self._progress: Progress | None = None
@@ -147,6 +151,9 @@ class Session:
         machine = self.machine
         self.console += machine.console_take()
         if machine.step == self._cut_step:
+            return
+        if not self._keep:
+            self._cut_step = machine.step
             return
         records = records_of(machine.choices_take())
         state_hash = machine.state_hash()

@@ -1,0 +1,136 @@
+"""The command `racetape hunt`: has schedules run, records the failing ones, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from debugger.checks import scenario_counters
+from debugger.progress import progress
+from machine import images
+from machine.errors import RacetapeError
+from recorder.hunt import Found, Hunt, Tally, Verdict, hunt
+
+CONFIDENCE: Final = 0.95
+"""Of the statement about a hunt in which nothing failed."""
+
+__all__ = ["Hunt", "run_hunt", "scenario_counters"]
+
+
+def run_hunt(what: Hunt, output: Path) -> tuple[Verdict, dict[str, Any]]:
+    """Hunt, and record each failing schedule: the first to `output`, further ones (`every`) beside it.
+
+    Returns the verdict and the answer as JSON has it.
+    """
+    ran = 0
+
+    def count(tally: Tally) -> None:
+        nonlocal ran
+        ran = tally.schedules
+
+    with progress("hunting: schedule", lambda: ran, what.schedules, mark=""):
+        verdict = hunt(what, count)
+    tapes = _record(what, verdict.found, output)
+    return verdict, _answer(verdict, tapes)
+
+
+def _record(what: Hunt, found: list[Found], output: Path) -> list[Path]:
+    if not found:
+        return []
+    prepared = what.prepare()
+    paths = []
+    for number, row in enumerate(found, 1):
+        path = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
+        summary = prepared.record(path, strategy=what.strategy, seed=row.seed)
+        if summary.steps != row.steps:
+            raise RacetapeError(
+                f"schedule {row.number} took {row.steps} steps and {summary.steps} when it was recorded: "
+                "this machine is not deterministic, which must never be; please report it"
+            )
+        paths.append(path)
+    return paths
+
+
+def _answer(verdict: Verdict, tapes: list[Path]) -> dict[str, Any]:
+    what, tally = verdict.hunt, verdict.tally
+    scenario = images.scenario(what.scenario)
+    return {
+        "result": verdict.result,
+        "scenario": what.scenario,
+        "variant": what.variant or scenario.variants[0],
+        "configuration": scenario.configuration(what.configuration or "").name,
+        "strategy": what.strategy,
+        "seed": what.seed,
+        "budget": {"schedules": what.schedules, "seconds": what.seconds},
+        "interrupted": verdict.interrupted,
+        "schedules": tally.schedules,
+        "inconclusive": tally.stops["steps"],
+        "steps": tally.steps,
+        "final_states": len(tally.states),
+        "seconds": round(verdict.seconds, 3),
+        "first_failure_seconds": None
+        if verdict.first_failure_seconds is None
+        else round(verdict.first_failure_seconds, 3),
+        "failures": [
+            {
+                "cause": row.failure.cause,
+                "text": row.failure.text,
+                "schedule": row.number,
+                "seed": row.seed,
+                "steps": row.steps,
+                "tape": str(path),
+            }
+            for row, path in zip(verdict.found, tapes, strict=True)
+        ],
+        "bound": {"confidence": CONFIDENCE, "rate": verdict.rate_ruled_out(CONFIDENCE)},
+    }
+
+
+def report(verdict: Verdict, answer: dict[str, Any]) -> str:
+    """The answer in words."""
+    tally, lines = verdict.tally, []
+    where = f"{answer['scenario']} ({answer['variant']}, {answer['configuration']})"
+    if answer["failures"]:
+        kinds = len(answer["failures"])
+        first = answer["failures"][0]
+        lines.append(
+            f"{where}: failed in schedule {first['schedule'] + 1:,}"
+            + (f", and in {kinds} different ways in all" if kinds > 1 else "")
+        )
+        for row in answer["failures"]:
+            lines.append(f"    {row['text']}")
+            lines.append(f"        {row['tape']}: {row['steps']:,} steps, schedule {row['schedule'] + 1:,}")
+    else:
+        lines.append(f"{where}: nothing failed in {tally.schedules:,} schedules")
+    average = tally.steps // max(tally.schedules, 1)
+    speed = tally.schedules / verdict.seconds if verdict.seconds else 0.0
+    lines.append(
+        f"searched: {answer['strategy']}, seed {answer['seed']}; {tally.schedules:,} schedules of {average:,} steps on "
+        f"average, {len(tally.states):,} different final states; {verdict.seconds:.1f} s, {speed:,.0f} schedules/s"
+    )
+    if answer["inconclusive"]:
+        lines.append(f"inconclusive: {answer['inconclusive']:,} schedules reached the step limit")
+    if verdict.interrupted:
+        lines.append("interrupted: this is about the schedules up to there")
+    if not answer["failures"]:
+        lines.append(
+            f"no proof: a bug that one such schedule hits with probability {answer['bound']['rate']:.2g} or more would "
+            f"have been found with probability {CONFIDENCE}"
+        )
+        return "\n".join(lines)
+    tape = answer["failures"][0]["tape"]
+    lines.append("go on with:")
+    lines += [
+        f"    racetape first-divergence {tape} --counter {name}"
+        for name in images.scenario(answer["scenario"]).counters
+        if f"{name} is" in answer["failures"][0]["text"]
+    ]
+    lines.append(f"    racetape debug {tape}")
+    return "\n".join(lines)
+
+
+def print_report(verdict: Verdict, answer: dict[str, Any]) -> None:
+    """To standard output."""
+    click.echo(report(verdict, answer))

@@ -1,0 +1,144 @@
+"""Hunting: schedules by number, what fails one, verdicts that do not depend on who ran what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mini
+import pytest
+
+from machine.errors import UsageError
+from machine.symbols import Frame
+from recorder.hunt import Failure, Hunt, Search, Tally, ending_failure, hunt, schedule_seed
+from replayer.verify import verify
+from traces import Tape
+
+SMALL = {"scenario": "wrong-zone-small", "configuration": "smp2-2level"}
+FIX = "fix-7454f4ba40b4"
+OOPS = "Oops: vector 0000000e code 00000002 ip c0100000 cr2 00100104 task c07f033c\n"
+CRASH_SEED = 0
+"""With this seed the first crash comes after some hundred schedules."""
+
+
+def contents(tally: Tally) -> tuple[object, ...]:
+    return tally.schedules, tally.steps, dict(tally.stops), tally.found, tally.states, tally.interrupted
+
+
+def test_seeds_are_those_of_splitmix64() -> None:
+    """The first numbers of the reference implementation (Vigna, prng.di.unimi.it/splitmix64.c) from state 0."""
+    assert [schedule_seed(0, n) for n in range(3)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert len({schedule_seed(seed, n) for seed in range(20) for n in range(500)}) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "console", "cause"),
+    [
+        ("exit", 0, "kernel BUG at mm/vmscan.c:105\n", None),
+        ("steps", 0, "", None),
+        ("exit", 0x42, "hello\nkernel BUG at mm/vmscan.c:105\n", "mm/vmscan.c:105"),
+        ("exit", 0x42, "hello 12\n", "hello #"),
+        ("exit", 0x42, "", "status 0x42"),
+        (
+            "exit",
+            0x43,
+            "Oops: vector 0000000e code 00000002 ip c0100000 cr2 00100104 task c07f033c\n",
+            "exception 14 in f",
+        ),
+        ("shutdown", 0, "", "triple fault"),
+        ("idle", 0, "", "deadlock"),
+    ],
+)
+def test_endings(stop: str, status: int, console: str, cause: str | None) -> None:
+    failure = ending_failure(stop, status, console, lambda address: Frame("f", "mm/a.c", address & 0xFF, False))
+    assert (failure and failure.cause) == cause
+
+
+def test_the_crash_is_found_and_its_tape_shows_it(tmp_path: Path) -> None:
+    verdict = hunt(Hunt(**SMALL, seed=CRASH_SEED))
+    assert verdict.result == "failed"
+    (found,) = verdict.found
+    assert verdict.tally.schedules == found.number + 1
+    assert found.failure.cause == "exception 14 in __list_del"
+    prepared = mini.wrong_zone("smp2-2level")
+    summary = prepared.record(tmp_path / "a.tape", strategy="random-walk", seed=found.seed)
+    assert (summary.outcome, summary.steps) == ("failed", found.steps)
+    assert "Oops" in summary.console
+    with Tape(tmp_path / "a.tape") as tape:
+        assert verify(tape).ok
+
+
+def test_the_fix_is_clean_over_the_same_search() -> None:
+    verdict = hunt(Hunt(**SMALL, seed=CRASH_SEED, variant=FIX, schedules=300))
+    assert (verdict.result, verdict.tally.schedules, dict(verdict.tally.stops)) == ("budget", 300, {"exit": 300})
+    assert 0.009 < verdict.rate_ruled_out(0.95) < 0.011  # some 3/300
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_the_verdict_does_not_depend_on_the_number_of_processes(every: bool) -> None:
+    one, two = (hunt(Hunt(**SMALL, seed=CRASH_SEED, schedules=220, every=every, jobs=jobs)) for jobs in (1, 2))
+    assert contents(one.tally) == contents(two.tally)
+    assert one.result == two.result == "failed"
+    assert one.tally.schedules == (220 if every else one.found[0].number + 1)
+
+
+def test_every_cause_counts_once_and_the_first_stays() -> None:
+    verdict = hunt(Hunt(**SMALL, seed=CRASH_SEED, schedules=250, every=True))
+    numbers = [row.number for row in verdict.found]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == len({row.failure.cause for row in verdict.found}) >= 2
+    assert verdict.found[0] == hunt(Hunt(**SMALL, seed=CRASH_SEED)).found[0]
+
+
+def test_a_run_without_an_end_is_inconclusive() -> None:
+    verdict = hunt(Hunt(**SMALL, schedules=5, step_max=110_000))
+    assert verdict.tally.stops == {"steps": 5}
+    assert verdict.result == "budget"
+    assert verdict.rate_ruled_out(0.95) == 1.0
+
+
+def test_blocks_add_up_to_the_whole() -> None:
+    search = Search(mini.prepared(2, "L"), "random-walk", 5)
+    whole = search.block(0, 20, every=True)
+    parts = Tally()
+    for first, count in ((0, 7), (7, 1), (8, 12)):
+        parts.add(search.block(first, count, every=True))
+    assert contents(whole) == contents(parts)
+    assert len(whole.states) > 1
+
+
+def test_checks_are_asked_once_a_run_is_over() -> None:
+    search = Search(mini.prepared(1), "random-walk", 5, [lambda machine: Failure("odd", f"step {machine.step}")])
+    tally = search.block(0, 20, every=False)
+    assert tally.schedules == 1
+    assert tally.found["odd"].failure.text == f"step {tally.found['odd'].steps}"
+
+
+def test_an_interrupted_hunt_keeps_what_it_has() -> None:
+    def stop(tally: Tally) -> None:
+        if tally.schedules >= 64:
+            raise KeyboardInterrupt
+
+    verdict = hunt(Hunt(**SMALL, variant=FIX, schedules=1000), stop)
+    assert verdict.interrupted
+    assert verdict.tally.schedules == 64
+
+
+def test_time_is_a_budget_too() -> None:
+    verdict = hunt(Hunt(**SMALL, variant=FIX, schedules=10**6, seconds=0.5))
+    assert 0 < verdict.tally.schedules < 10**5
+    assert verdict.result == "budget"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "nonsense"}, "unknown strategy"),
+        ({"strategy": "default"}, "no random choice"),
+        ({"schedules": 0}, "at least one"),
+        ({"scenario": "nonsense", "configuration": None}, "no such scenario"),
+        ({"variant": "nonsense"}, "no such variant"),
+    ],
+)
+def test_bad_hunts(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        hunt(Hunt(**{**SMALL, **change}))  # type: ignore[arg-type]

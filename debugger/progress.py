@@ -16,7 +16,8 @@ INTERVAL_S: Final = 0.25
 def progress(label: str, position: Callable[[], int], total: int, *, mark: str = "@") -> Iterator[None]:
     """While the body runs longer than DELAY_S, show `label @position of total` on standard error.
 
-    mark: what stands before the position; `@` is for steps. Silent if standard error is no terminal. The line is wiped at the end.
+    mark: what stands before the position; `@` is for steps.
+    Silent if standard error is no terminal. The line is wiped at the end.
     """
     if not sys.stderr.isatty():
         yield

@@ -217,14 +217,25 @@ static void check_chain(struct cpu *c, const struct op *op, uint64_t run_end)
 
 /* While stores are buffered no access is direct, but most need no more than a look at the buffer: if the page's
  * translation is at hand and the access stays within a line. NULL if it is not so simple. */
-static const struct fast_entry *find_buffered(const struct cpu *c, uint64_t addr, uint32_t size, bool write)
+static const struct fast_entry *find_buffered(struct cpu *c, uint64_t addr, uint32_t size, bool write)
 {
 	if (!c->buffered || c->careful || c->access_info)
 		return NULL;
-	const struct fast_entry *f = &c->fast_rows[cpu_privilege(c) == 3][addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	uint64_t tag = write ? f->write_tag : f->read_tag;
-	bool inside = (addr & (CACHE_LINE_SIZE - 1)) + size <= CACHE_LINE_SIZE;
-	return inside && tag == (addr & ~(uint64_t)(PAGE_SIZE - 1)) ? f : NULL;
+	bool user = cpu_privilege(c) == 3;
+	const struct fast_entry *f = &c->fast_rows[user][addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
+	uint64_t page = addr & ~(uint64_t)(PAGE_SIZE - 1);
+	if ((addr & (CACHE_LINE_SIZE - 1)) + size > CACHE_LINE_SIZE)
+		return NULL;
+	if (unlikely((write ? f->write_tag : f->read_tag) != page))
+		mmu_fill_cached(c, addr, user);
+	return (write ? f->write_tag : f->read_tag) == page ? f : NULL;
+}
+
+/* Back from somebody who looked at memory: the chain goes on as it came. */
+static void run_ahead_again(struct cpu *c, bool ahead)
+{
+	if (unlikely(ahead))
+		store_buffer_run_ahead(c);
 }
 
 /* Makes room in a full buffer as a run with PLAN_ROOM does when its CPU is blocked, without leaving the chain: a step of
@@ -233,13 +244,21 @@ static bool drain_in_chain(struct cpu *c, const struct op *op)
 {
 	struct machine *m = c->machine;
 	uint64_t step = c->step_base + op->number;
-	if (!m->makes_room || op == &c->single[0] || (int64_t)(m->chain_end - step) < op->left + 1)
+	int64_t steps = (int64_t)(m->chain_end - step);
+	if (!m->makes_room || op == &c->single[0] || steps < 2)
 		return false;
+	if (steps <= op->left) { /* the run ends within this block, now an instruction earlier */
+		const struct op *end = op + (steps - 1);
+		if (!m->broken || end < m->broken)
+			chain_stop_at(m, end);
+	}
 	m->step = step;
-	m->room_made = true;
+	c->room_made = true;
 	store_buffer_drain_one(c);
 	c->step_base++;
 	c->retired_base--;
+	if (!c->ahead)
+		store_buffer_run_ahead(c); /* the store that was in the way may be gone */
 	return true;
 }
 
@@ -263,17 +282,20 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 	if (f) {
 		uint32_t forwarded = 0;
 		uint64_t phys = addr + f->phys;
-		if (c->store_filter & store_filter_bits(phys, size)) {
+		bool perhaps = c->store_filter & store_filter_bits(phys, size);
+		if (perhaps && !c->ahead)
 			c->loaded = store_buffer_read(c, phys, size, &forwarded);
-			if (!forwarded)
-				store_buffer_update_filter(c);
-		} else {
-			c->loaded = bytes_load(host_address(addr, f->host), size);
-		}
+		else
+			c->loaded = bytes_load_any(host_address(addr, f->host), size);
+		if (perhaps && c->ahead)
+			forwarded = store_buffer_look(c, phys, size);
+		if (perhaps && !forwarded)
+			store_buffer_update_filter(c);
 		op_event(c, op, EVENT_load, addr, phys, c->loaded, size, forwarded);
 		return STATUS_OK;
 	}
 	uint64_t run_end = c->machine->run_end;
+	bool ahead = c->ahead;
 	chain_sync(c, op);
 	if (unlikely(c->careful) && canonical_range(c, addr, size, info) && debug_misaligned(c, addr, size))
 		return STATUS_FAULT;
@@ -284,6 +306,7 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 	if (unlikely(c->careful) && status == STATUS_OK)
 		debug_watch(c, addr, size, false);
 	check_chain(c, op, run_end);
+	run_ahead_again(c, ahead && status == STATUS_OK);
 	return status;
 }
 
@@ -309,10 +332,19 @@ enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, u
 		uint64_t phys = addr + f->phys;
 		op_event(c, op, EVENT_store, addr, phys, value & size_mask(size), size, 0);
 		c->pc = c->page_linear + op->offset;
-		store_buffer_push(c, addr, phys, size, value);
+		if (c->ahead) {
+			if (unlikely(c->store_first + c->s.store_count == STORE_BUFFER_SLOTS))
+				store_buffer_compact(c);
+			push_ahead(c, op, f, addr, size, value);
+			if (c->ahead_filter)
+				c->store_filter |= store_filter_bits(phys, size);
+		} else {
+			store_buffer_push(c, addr, phys, size, value);
+		}
 		return STATUS_OK;
 	}
 	uint64_t run_end = c->machine->run_end;
+	bool ahead = c->ahead;
 	chain_sync(c, op);
 	if (unlikely(c->careful) && canonical_range(c, addr, size, info) && debug_misaligned(c, addr, size))
 		return STATUS_FAULT;
@@ -320,6 +352,7 @@ enum status access_store_op(struct cpu *c, const struct op *op, uint64_t addr, u
 	if (unlikely(c->careful) && status == STATUS_OK)
 		debug_watch(c, addr, size, true);
 	check_chain(c, op, run_end);
+	run_ahead_again(c, ahead && status == STATUS_OK);
 	return status;
 }
 

@@ -2,13 +2,14 @@
  *
  * The fast path is taken when the page's translation is cached with the right to access it, the access does not cross
  * a page (or is aligned, which the tag comparison checks along with the page); for loads, if no buffered store may cover
- * what is read; for stores, if nothing is buffered.
+ * what is read; for stores, if nothing is buffered, or RAM is ahead (store_buffer.h).
  */
 #ifndef RACETAPE_ACCESS_H
 #define RACETAPE_ACCESS_H
 
 #include "flags.h"
 #include "memory.h"
+#include "store_buffer.h"
 #include "tap.h"
 
 enum access_kind { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
@@ -103,8 +104,6 @@ ALWAYS_INLINE void op_event(struct cpu *c, const struct op *op, enum event_kind 
 	if (likely(!tap->on))
 		return;
 	struct event *row = tap_row(tap);
-	/* One after the other: all values at once would need more registers than handlers have to spare. */
-#define ONE_AFTER_THE_OTHER __asm__ volatile("" ::: "memory")
 	row->addr = addr;
 	row->phys = phys;
 	row->value = value;
@@ -117,7 +116,96 @@ ALWAYS_INLINE void op_event(struct cpu *c, const struct op *op, enum event_kind 
 	row->kind = (uint8_t)kind;
 	row->size = (uint8_t)size;
 	row->info = (uint8_t)info;
-#undef ONE_AFTER_THE_OTHER
+}
+
+/* The oldest store drains, in a step before `op`. */
+ALWAYS_INLINE void op_event_drain(struct cpu *c, const struct op *op)
+{
+	struct tap *tap = &c->machine->tap;
+	if (likely(!tap->on))
+		return;
+	struct event *row = tap_row(tap);
+	const struct store_entry *oldest = &c->s.store[c->store_first];
+	row->step = c->step_base + op->number;
+	ONE_AFTER_THE_OTHER;
+	row->addr = oldest->addr;
+	ONE_AFTER_THE_OTHER;
+	row->phys = oldest->phys;
+	ONE_AFTER_THE_OTHER;
+	row->value = oldest->value;
+	ONE_AFTER_THE_OTHER;
+	row->pc = oldest->pc;
+	ONE_AFTER_THE_OTHER;
+	row->size = (uint8_t)oldest->size;
+	row->cpu = (uint8_t)c->number;
+	row->kind = EVENT_drain;
+	row->info = 0;
+}
+
+/* Whether a direct store may be made with RAM ahead. If the buffer is full its oldest store drains, a step of its own before
+ * `op`, as access.c does it in the general case. */
+ALWAYS_INLINE bool room_ahead(struct cpu *c, const struct op *op)
+{
+	if (c->store_first + c->s.store_count >= c->ahead_slots)
+		return false;
+	ONE_AFTER_THE_OTHER;
+	if (likely(c->s.store_count >= c->ahead_capacity)) {
+		if (c->s.store_count > c->ahead_capacity || c->ahead_end - c->step_base <= op->number + op->left)
+			return false;
+		ONE_AFTER_THE_OTHER;
+		op_event_drain(c, op);
+		c->room_made = true;
+		c->store_first++;
+		c->s.store_count--;
+		c->step_base++;
+		c->retired_base--;
+		ONE_AFTER_THE_OTHER;
+	}
+	return true;
+}
+
+/* Buffers a store of `op` with RAM ahead; there is a slot for it. */
+ALWAYS_INLINE void push_ahead(struct cpu *c, const struct op *op, const struct fast_entry *f, uint64_t addr, uint32_t size,
+			      uint64_t value)
+{
+	uint32_t slot = c->store_first + c->s.store_count;
+	c->store_behind[slot] = bytes_load_any(host_address(addr, f->host), size);
+	ONE_AFTER_THE_OTHER;
+	bytes_store_any(host_address(addr, f->host), size, value);
+	ONE_AFTER_THE_OTHER;
+	struct store_entry *entry = &c->s.store[slot];
+	entry->phys = addr + f->phys;
+	ONE_AFTER_THE_OTHER;
+	entry->addr = addr;
+	entry->value = value & size_mask(size);
+	entry->size = size;
+	ONE_AFTER_THE_OTHER;
+	entry->pc = c->page_linear + op->offset;
+	c->s.store_count++;
+	ONE_AFTER_THE_OTHER;
+	c->store_filter |= c->ahead_filter << (addr >> 3 & 63);
+}
+
+#ifdef ADDRESS_FLAT
+#define ROWS_READ(c) ((c)->flat_read)
+#define ROWS_WRITE(c) ((c)->flat_write)
+#else
+#define ROWS_READ(c) ((c)->fast_read)
+#define ROWS_WRITE(c) ((c)->fast_write)
+#endif
+
+/* A direct store of a CPU whose stores are held. */
+ALWAYS_INLINE enum status store_ahead(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t value)
+{
+	__asm__("" : "+r"(addr), "+r"(value)); /* keep nothing else that was worked out for the direct access */
+	const struct fast_entry *f = fast_find(ROWS_READ(c), addr);
+	if (unlikely(f->write_tag != fast_tag(addr, size) || !room_ahead(c, op)))
+		return STATUS_REDO;
+	ONE_AFTER_THE_OTHER;
+	push_ahead(c, op, f, addr, size, value);
+	ONE_AFTER_THE_OTHER;
+	op_event(c, op, EVENT_store, addr, addr + f->phys, value & size_mask(size), size, 0);
+	return STATUS_OK;
 }
 
 /* Handlers exist more than once (op.h): with ACCESS_DIRECT defined, an access is a comparison and a host access, or
@@ -126,17 +214,12 @@ ALWAYS_INLINE void op_event(struct cpu *c, const struct op *op, enum event_kind 
 #define ACCESS_MISS(call) return STATUS_REDO
 #define ACCESS_INFO(c) 0
 #define HOST_OF_LOAD(op, f) host_of_load(op, f)
+#define STORE_MISS(c, op, addr, size, value, info) return store_ahead(c, op, addr, size, value)
 #else
+#define STORE_MISS(c, op, addr, size, value, info) return access_store_op(c, op, addr, size, value, info)
 #define ACCESS_MISS(call) return call
 #define ACCESS_INFO(c) ((c)->access_info)
 #define HOST_OF_LOAD(op, f) ((f)->host)
-#endif
-#ifdef ADDRESS_FLAT
-#define ROWS_READ(c) ((c)->flat_read)
-#define ROWS_WRITE(c) ((c)->flat_write)
-#else
-#define ROWS_READ(c) ((c)->fast_read)
-#define ROWS_WRITE(c) ((c)->fast_write)
 #endif
 
 ALWAYS_INLINE enum status access_load_result(struct cpu *c, enum status status, uint64_t *ret)
@@ -166,8 +249,16 @@ ALWAYS_INLINE enum status mem_load(struct cpu *c, const struct op *op, uint64_t 
 ALWAYS_INLINE enum status mem_load_for_write(struct cpu *c, const struct op *op, uint64_t addr, uint32_t size, uint64_t *ret)
 {
 	const struct fast_entry *f = fast_find(ROWS_WRITE(c), addr);
-	if (unlikely(!fast_hit(f->write_tag, addr, size)))
-		ACCESS_MISS(access_load_result(c, access_load_op(c, op, addr, size, true, 0), ret));
+	if (unlikely(!fast_hit(f->write_tag, addr, size))) {
+#ifdef ACCESS_DIRECT
+		f = fast_find(ROWS_READ(c), addr);
+		bool forwarded = c->store_filter >> (addr >> 3 & 63) & 1;
+		if (unlikely(f->write_tag != fast_tag(addr, size) || forwarded || !room_ahead(c, op)))
+			return STATUS_REDO; /* the store that follows will not */
+#else
+		return access_load_result(c, access_load_op(c, op, addr, size, true, 0), ret);
+#endif
+	}
 	*ret = bytes_load(host_address(addr, HOST_OF_LOAD(op, f)), size);
 	op_event(c, op, EVENT_load, addr, addr + f->phys, *ret, size, ACCESS_INFO(c));
 	return STATUS_OK;
@@ -179,7 +270,7 @@ ALWAYS_INLINE enum status mem_store_info(struct cpu *c, const struct op *op, uin
 	const struct fast_entry *f = fast_find(ROWS_WRITE(c), addr);
 	(void)info;
 	if (unlikely(!fast_hit(f->write_tag, addr, size)))
-		ACCESS_MISS(access_store_op(c, op, addr, size, value, info));
+		STORE_MISS(c, op, addr, size, value, info);
 	bytes_store(host_address(addr, f->host), size, value);
 	op_event(c, op, EVENT_store, addr, addr + f->phys, value & size_mask(size), size,
 		 EVENT_DRAINED | ACCESS_INFO(c));

@@ -19,6 +19,17 @@ enum status chain_stop(struct cpu *c, const struct op *op, enum status status)
 	return status;
 }
 
+/* Lets the run end in the midst of the block at `next`, if it is that which lacks room. */
+static bool chain_cut(struct cpu *c, const struct op *next, uint64_t step)
+{
+	struct machine *m = c->machine;
+	int64_t steps = (int64_t)(m->chain_end - step);
+	if (steps <= 0 || steps >= next->left || m->tap.next >= m->tap.full || next->flags & c->stop_flags)
+		return false;
+	chain_stop_at(m, next + steps);
+	return true;
+}
+
 enum status chain_lookup(struct cpu *c, const struct op *op, uint32_t steps, uint64_t rip, bool direct)
 {
 	struct machine *m = c->machine;
@@ -27,7 +38,7 @@ enum status chain_lookup(struct cpu *c, const struct op *op, uint32_t steps, uin
 	uint64_t linear = (c->view[CS].base + rip) & c->linear_mask;
 	uint32_t offset = (uint32_t)(linear & (PAGE_SIZE - 1));
 	const struct op *next = fetch_cached(c, linear);
-	if (likely(next && chain_has_room(c, next, step))) {
+	if (likely(next && (chain_has_room(c, next, step) || chain_cut(c, next, step)))) {
 		/* A 16-bit target depends on more than the place in the page. */
 		if (direct && op->size != 2 && linear - offset == c->page_linear)
 			((struct op *)op)->link = next;

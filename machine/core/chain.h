@@ -4,7 +4,7 @@
  * one's handler as its last act, which the compiler turns into a jump. What every instruction would have to count is
  * not counted within a chain: step, rip and the number of retired instructions follow from the place of the
  * instruction in its block (`number`, `offset`). `chain_sync` writes them down wherever somebody may look: before a slow
- * access, an exception, or an instruction that needs them.
+ * access, an exception, or an instruction that needs them; memory is then as others see it, too (store_buffer.h).
  *
  * A chain is entered only if all its steps may be taken, so nothing is checked between two instructions:
  *   the budget      `left` steps fit into the run; checked at every branch. A chain that starts with less is stopped
@@ -22,6 +22,7 @@
 #define RACETAPE_CHAIN_H
 
 #include "op.h"
+#include "store_buffer.h"
 
 enum {
 	BLOCK_INSTRUCTION_MAX = 16,
@@ -63,6 +64,8 @@ ALWAYS_INLINE void chain_sync(struct cpu *c, const struct op *op)
 	c->s.retired = c->retired_base + m->step;
 	c->s.rip = op_rip_next(c, op);
 	c->pc = c->page_linear + op->offset;
+	if (unlikely(c->ahead))
+		store_buffer_fall_back(c);
 }
 
 /* Ends a chain at an instruction that reports something else than STATUS_OK. */

@@ -9,9 +9,10 @@
 #include "mmu.h"
 #include "store_buffer.h"
 
-static bool must_drain(const struct cpu *c, const struct op *op)
+static void fall_back(struct cpu *c)
 {
-	return op->flags & OP_DRAIN || (op->flags & OP_STORES && store_buffer_full(c));
+	if (c->ahead)
+		store_buffer_fall_back(c);
 }
 
 static uint64_t linear_rip(const struct cpu *c)
@@ -36,14 +37,22 @@ static bool overwritten(struct cpu *c, const struct op *op)
 	return false;
 }
 
-/* Whether the next instruction has to wait for the own store buffer. Decided before anything of the instruction
- * happens, not even a page walk: waiting is not a step and must leave no trace. */
-static bool blocked(struct cpu *c)
+/* How many stores have to drain before the next instruction, or before it looks again: 0 if it need not wait. Decided
+ * before anything of the instruction happens, not even a page walk: waiting is not a step and must leave no trace. */
+static uint32_t stores_in_the_way(struct cpu *c)
 {
 	const struct op *op = fetch_cached(c, linear_rip(c));
-	if (!op)
+	if (unlikely(!op)) {
+		fall_back(c);
 		op = decode_peek(c);
-	return op && (must_drain(c, op) || (c->stores_in_code && overwritten(c, op)));
+		if (!op)
+			return 0;
+	}
+	if (op->flags & OP_DRAIN)
+		return c->s.store_count;
+	if (op->flags & OP_STORES && store_buffer_full(c))
+		return c->s.store_count - c->machine->store_capacity + 1;
+	return c->stores_in_code && overwritten(c, op);
 }
 
 static enum status execute(struct cpu *c, const struct op *op)
@@ -68,9 +77,13 @@ static enum status execute_single(struct cpu *c, const struct op *op, op_handler
 
 enum status exec_locked(struct cpu *c, const struct op *op)
 {
+	assert(!c->s.store_count);
 	c->access_info = EVENT_LOCKED;
+	c->fast_write = c->fast_read; /* its store is not held: straight to memory, if that may be */
 	enum status status = execute_single(c, op, op->inner);
 	c->access_info = 0;
+	if (c->buffered)
+		cpu_update_fast(c);
 	return status;
 }
 
@@ -80,10 +93,12 @@ static enum status run_chain(struct cpu *c)
 	struct machine *m = c->machine;
 	uint64_t linear = c->pc = linear_rip(c);
 	const struct op *op = fetch_cached(c, linear);
-	if (unlikely(!op))
+	if (unlikely(!op)) {
+		fall_back(c);
 		op = decode_fetch(c);
-	if (unlikely(!op))
-		return STATUS_FAULT;
+		if (!op)
+			return STATUS_FAULT;
+	}
 	c->page_linear = linear & ~(uint64_t)(PAGE_SIZE - 1);
 	c->s.gpr[GPR_PAGE] = c->s.rip - (linear & (PAGE_SIZE - 1));
 	c->step_base = m->step - op->number;
@@ -96,8 +111,11 @@ static enum status run_chain(struct cpu *c)
 		uint64_t steps = m->run_end - m->step;
 		if (steps < op->left)
 			chain_stop_at(m, op + steps);
+		if (c->buffered && !(op->flags & OP_SYNCED))
+			store_buffer_run_ahead(c);
 		return execute(c, op);
 	}
+	fall_back(c);
 	m->chain_end = 0;
 	return op->flags & OP_SYNCED ? execute(c, op) : execute_single(c, op, op_general_handler(op));
 }
@@ -123,15 +141,33 @@ static void finish_careful(struct cpu *c, uint64_t step, uint64_t flags_before, 
 	m->step = step + 1;
 }
 
-enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
+/* Drains the `count` oldest stores, a step each, as far as the run goes and the tap has room. */
+static void make_room(struct cpu *c, uint32_t count)
+{
+	struct machine *m = c->machine;
+	for (; count && m->step < m->run_end && !tap_full(&m->tap); count--) {
+		store_buffer_drain_one(c);
+		m->step++;
+		c->room_made = true;
+	}
+}
+
+static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 {
 	struct machine *m = c->machine;
 	if (c->s.waiting || m->s.ended)
 		return RUN_WAITING;
 	m->run_end = step_end;
 	while (m->step < m->run_end) {
-		if (unlikely(c->s.store_count) && blocked(c))
-			return RUN_BLOCKED;
+		uint32_t waits_for = c->s.store_count ? stores_in_the_way(c) : 0;
+		if (unlikely(waits_for)) {
+			if (!m->makes_room)
+				return RUN_BLOCKED;
+			make_room(c, waits_for);
+			if (unlikely(tap_full(&m->tap)))
+				return RUN_EVENTS;
+			continue;
+		}
 		uint64_t step = m->step, flags = c->s.rflags;
 		bool careful = c->careful, begun = c->s.partial_count;
 		enum status status;
@@ -144,8 +180,14 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 			c->trap_delayed = c->resume_loaded = false;
 			status = run_chain(c);
 			chain_mend(m);
-			if (status == STATUS_BLOCKED)
-				return RUN_BLOCKED;
+			if (status == STATUS_BLOCKED) {
+				if (!m->makes_room)
+					return RUN_BLOCKED;
+				make_room(c, 1);
+				if (unlikely(tap_full(&m->tap)))
+					return RUN_EVENTS;
+				continue;
+			}
 			if (status == STATUS_FAULT) {
 				c->watch_hits = c->s.traps_held = 0; /* of an instruction that did not happen */
 				partial_forget(c);
@@ -174,4 +216,11 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 			return RUN_EVENTS;
 	}
 	return RUN_STEPS;
+}
+
+enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
+{
+	enum run_end end = run_chains(c, step_end, stop_at_pause);
+	fall_back(c);
+	return end;
 }

@@ -26,14 +26,14 @@ enum stop {
 /* Why cpu_run came back. */
 enum run_end {
 	RUN_STEPS,   /* as many steps as were asked for */
-	RUN_BLOCKED, /* the next instruction has to wait for the CPU's own store buffer */
+	RUN_BLOCKED, /* the next instruction has to wait for the CPU's own store buffer, and no room is to be made */
 	RUN_WAITING, /* the CPU waits (halt, choice, start) or the machine has ended */
 	RUN_PAUSE,   /* after PAUSE, if the caller wants to know */
 	RUN_EVENTS,  /* the tap is full */
 	RUN_TRACE,   /* after the tracepoint the caller waits for */
 };
 
-/* Executes instructions of `c` until `step_end` at most. */
+/* Executes instructions of `c` until `step_end` at most; with m->makes_room the oldest store drains where it has to wait. */
 enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause);
 
 /* Whether `arg` is a number of steps. */

@@ -74,6 +74,7 @@ void cpu_start(struct cpu *c, uint64_t entry)
 
 void cpu_refresh(struct cpu *c)
 {
+	assert(!c->ahead);
 	fast_flush(c);
 	c->access_info = 0;
 	c->watch_hits = 0;
@@ -126,5 +127,6 @@ void cpu_canonicalise(struct cpu *c)
 {
 	flags_canonicalise(c);
 	store_buffer_compact(c);
+	memset(c->s.store + c->s.store_count, 0, (STORE_BUFFER_SLOTS - c->s.store_count) * sizeof(c->s.store[0]));
 	c->s.gpr[GPR_PAGE] = 0; /* the run loop sets it before anything uses it */
 }

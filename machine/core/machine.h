@@ -15,6 +15,8 @@
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+/* What stands before is done first: all at once would need more registers than handlers have to spare. */
+#define ONE_AFTER_THE_OTHER __asm__ volatile("" ::: "memory")
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Handlers of instructions call each other as their last act in optimised builds: see chain.h. */
@@ -300,6 +302,8 @@ struct cpu {
 	bool trap_delayed; /* but not yet: the instruction loaded SS */
 	bool resume_loaded; /* the instruction loaded RF: it does not end with it */
 	bool stores_in_code; /* a buffered store may cover instructions */
+	bool ahead;	   /* RAM already holds what the store buffer holds: see store_buffer.h */
+	bool room_made;	   /* a store drained within the current run because the CPU had to wait */
 	uint16_t stop_flags; /* instructions with any of these OP_ flags end a chain: they may have to wait for the buffer */
 	uint8_t access_info; /* EVENT_LOCKED while a locked instruction runs */
 	uint64_t linear_mask; /* of linear addresses and rip in this mode */
@@ -312,7 +316,7 @@ struct cpu {
 	struct fast_entry *flat_write;
 
 	/* Within a chain of instructions, step and rip follow from the instruction reached: see chain.h. */
-	uint64_t step_base;    /* step of instruction number 0 of the block */
+	int64_t step_base;     /* step of instruction number 0 of the block */
 	uint64_t retired_base; /* retired - step */
 	uint64_t page_linear;  /* linear address of the page instructions come from */
 	const struct op *op;   /* where a chain goes on (STATUS_NEXT) */
@@ -320,7 +324,12 @@ struct cpu {
 	uint64_t pc; /* of the instruction being executed: what events name */
 	uint64_t loaded; /* result of the last access_load_slow */
 	uint32_t store_first;  /* index of the oldest store; 0 in every saved or hashed state */
-	uint64_t store_filter; /* bit n: a buffered store touches an aligned 8-byte word with number n modulo 64 */
+	uint64_t store_filter; /* bit n: a buffered store touches an aligned 8-byte word with number n modulo 64; 0 if nobody asks */
+	uint32_t ahead_slots;	 /* while ahead: slots for direct stores; else 0 */
+	uint32_t ahead_capacity; /* the machine's store_capacity */
+	uint64_t ahead_filter;	 /* 1 if events are recorded: only they tell forwarded values from others */
+	int64_t ahead_end;	 /* the machine's chain_end; 0 if a full buffer may not make room by itself */
+	uint64_t store_behind[STORE_BUFFER_SLOTS]; /* while ahead: what RAM held where this store lies */
 	uint64_t watch_hits; /* DR6 bits of breakpoints hit by the current instruction */
 	struct fault fault;
 	uint64_t fetch_tag[FETCH_SLOTS]; /* linear page, or ~0 */
@@ -432,7 +441,6 @@ struct machine {
 	uint32_t stop_at_trace;
 	uint64_t run_end; /* step at which cpu_run stops; a CPU that interrupts itself brings it forward */
 	bool makes_room;  /* the current run is one with PLAN_ROOM, or tentative */
-	bool room_made;	  /* and a store drained in it for that */
 	uint64_t chain_end; /* the same for chains; 0 if instructions are to be executed one by one */
 	struct op *broken;  /* an instruction whose handler is `exec_stale` for the moment: see chain_stop_at */
 	op_handler broken_handler;

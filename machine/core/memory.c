@@ -67,7 +67,7 @@ void memory_write_small(struct machine *m, uint64_t phys, uint64_t value, uint32
 		memory_write(m, phys, &value, size);
 		return;
 	}
-	bytes_store(mem->ram + phys, size, value);
+	bytes_store_any(mem->ram + phys, size, value);
 }
 
 void memory_write(struct machine *m, uint64_t phys, const void *data, size_t size)

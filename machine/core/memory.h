@@ -38,6 +38,29 @@ ALWAYS_INLINE void bytes_store(uint8_t *p, uint32_t size, uint64_t value)
 	memcpy(p, &value, size);
 }
 
+/* The same for sizes that the compiler does not know: copying some number of bytes is a call. */
+ALWAYS_INLINE uint64_t bytes_load_any(const uint8_t *p, uint32_t size)
+{
+	switch (size) {
+	case 1: return bytes_load(p, 1);
+	case 2: return bytes_load(p, 2);
+	case 4: return bytes_load(p, 4);
+	case 8: return bytes_load(p, 8);
+	default: return bytes_load(p, size);
+	}
+}
+
+ALWAYS_INLINE void bytes_store_any(uint8_t *p, uint32_t size, uint64_t value)
+{
+	switch (size) {
+	case 1: bytes_store(p, 1, value); break;
+	case 2: bytes_store(p, 2, value); break;
+	case 4: bytes_store(p, 4, value); break;
+	case 8: bytes_store(p, 8, value); break;
+	default: bytes_store(p, size, value);
+	}
+}
+
 /* 64-bit hash of bytes; not cryptographic. */
 uint64_t hash_bytes(uint64_t seed, const void *data, size_t size);
 

@@ -227,6 +227,14 @@ enum status mmu_translate(struct cpu *c, uint64_t addr, enum access_kind kind, b
 	return STATUS_OK;
 }
 
+void mmu_fill_cached(struct cpu *c, uint64_t addr, bool user)
+{
+	const struct tlb_entry *entry = c->s.cr0 & CR0_PG ? tlb_find(c, addr) : NULL;
+	if (entry)
+		fast_fill(c, addr, (entry->frame + (addr & ((UINT64_C(1) << entry->shift) - 1))) & ~(uint64_t)(PAGE_SIZE - 1),
+			  entry->flags, user);
+}
+
 bool mmu_peek(struct cpu *c, uint64_t addr, uint64_t *ret)
 {
 	struct walk w;

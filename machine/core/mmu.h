@@ -43,4 +43,7 @@ bool mmu_peek(struct cpu *c, uint64_t addr, uint64_t *ret);
 /* Where an access would go now: by the TLB if it holds the page, else by the page tables; changing nothing. */
 bool mmu_peek_cached(struct cpu *c, uint64_t addr, uint64_t *ret);
 
+/* Lets accesses to the page of `addr` be fast, if the TLB holds it: looks at nothing in memory. */
+void mmu_fill_cached(struct cpu *c, uint64_t addr, bool user);
+
 #endif

@@ -9,27 +9,20 @@
 
 static void set_hold(struct cpu *c, bool hold)
 {
+	if (c->hold == hold)
+		return;
 	c->hold = hold;
 	cpu_update_fast(c);
 }
 
-/* Runs `c`, making room in its store buffer if the machine is to, and logs what it did as one choice. */
+/* Runs `c` and logs what it did as one choice. */
 static enum run_end run(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 {
 	struct machine *m = c->machine;
 	uint64_t first = m->step;
-	m->room_made = false;
+	c->room_made = false;
 	enum run_end end = cpu_run(c, step_end, stop_at_pause);
-	while (end == RUN_BLOCKED && m->makes_room) {
-		store_buffer_drain_one(c);
-		m->step++;
-		m->room_made = true;
-		if (tap_full(&m->tap))
-			end = RUN_EVENTS;
-		else
-			end = m->step < step_end ? cpu_run(c, step_end, stop_at_pause) : RUN_STEPS;
-	}
-	uint16_t flags = (c->hold ? PLAN_HOLD : 0) | (m->room_made ? PLAN_ROOM : 0);
+	uint16_t flags = (c->hold ? PLAN_HOLD : 0) | (c->room_made ? PLAN_ROOM : 0);
 	if (m->step != first)
 		choices_append(m, PLAN_RUN, (uint8_t)c->number, flags, m->step - first);
 	return end;

@@ -2,6 +2,12 @@
  *
  * A FIFO of stores that have been issued and are not yet visible to others. Loads of the own CPU take each byte from
  * the youngest buffered store that covers it, else from memory.
+ *
+ * Only one CPU runs at a time. So within a chain of instructions (chain.h) RAM may be ahead: it already holds what the CPU that
+ * runs has in its buffer, which is what that CPU sees, and `store_behind` what was there before. Loads then read RAM, a
+ * store is a store with a note of what it replaced, and a drain only drops the oldest note. Whoever else looks
+ * at memory or the buffer, a page walk or another CPU, finds both as they should be: store_buffer_fall_back takes back what
+ * is still buffered, and is called by chain_sync, before instructions are decoded, and at the end of every run.
  */
 #ifndef RACETAPE_STORE_BUFFER_H
 #define RACETAPE_STORE_BUFFER_H
@@ -22,6 +28,9 @@ ALWAYS_INLINE const struct store_entry *store_buffer_entry(const struct cpu *c, 
 }
 
 void store_buffer_compact(struct cpu *c);
+/* Lets RAM be ahead, if it may: the CPU is about to execute a chain. */
+void store_buffer_run_ahead(struct cpu *c);
+void store_buffer_fall_back(struct cpu *c);
 
 /* The words that an access within one cache line touches, as bits of cpu->store_filter. */
 ALWAYS_INLINE uint64_t store_filter_bits(uint64_t phys, uint32_t size)
@@ -38,5 +47,7 @@ void store_buffer_drain_all(struct cpu *c);
 bool store_buffer_overlaps(const struct cpu *c, uint64_t phys, uint32_t size);
 /* Value at `phys` (within RAM) as this CPU sees it; sets *info to EVENT_FORWARDED or EVENT_MERGED where it applies. */
 uint64_t store_buffer_read(const struct cpu *c, uint64_t phys, uint32_t size, uint32_t *info);
+/* That info alone. */
+uint32_t store_buffer_look(const struct cpu *c, uint64_t phys, uint32_t size);
 
 #endif

@@ -132,6 +132,58 @@ def test_slices(slice_steps: int, exact: bool, tap: bool) -> None:
         assert rows_of(bare.machine.choices_take()) == [(_core.RUN, 0, ROOMY, STEPS)]
 
 
+@pytest.mark.parametrize("store_buffer", [1, 2, 3, 8, 56])
+def test_events_change_nothing(store_buffer: int) -> None:
+    """Watched, unwatched and step by step: the same states at the same steps, also with stores that are not held."""
+    plan = b"".join(record(_core.RUN, 37, flags=ROOMY if n % 3 else _core.ROOM) for n in range(30))
+    watched, unwatched, single = (one_cpu(store_buffer) for _ in range(3))
+    unwatched.machine.tap = single.machine.tap = False
+    place = 0, 0
+    for index in range(30):
+        for bare in (watched, unwatched):
+            assert bare.execute(plan[16 * index : 16 * (index + 1)], exact=True) == "plan"
+        while place[0] == index:
+            _, *rest = single.machine.execute(
+                plan, index=place[0], done=place[1], step_max=single.machine.step + 1, exact=True
+            )
+            place = rest[0], rest[1]
+        assert final(watched.machine) == final(unwatched.machine) == final(single.machine)
+        assert watched.machine.store_buffer_entries(0) == unwatched.machine.store_buffer_entries(0)
+
+
+def test_held_page_tables_are_walked_and_overwritten_code_is_executed() -> None:
+    """Stores ahead of memory into page tables and into code, long after a run began."""
+    text = "xor %ecx, %ecx; again: incl %ecx; movl %ecx, 0x8000(,%ecx,4); cmpl $40, %ecx; jb again;"
+    # A directory of 4 MB pages that maps the second one onto the first, switched on, changed while held, then walked.
+    text += """
+        movl $0x83, 0x40000; movl $0x83, 0x40004
+        movl $0x40000, %eax; movl %eax, %cr3
+        movl %cr4, %eax; orl $0x10, %eax; movl %eax, %cr4
+        movl %cr0, %eax; orl $0x80000000, %eax; movl %eax, %cr0
+        movl $7, 0x8000
+        movl $0x83, 0x40008
+        movl 0x808000, %ebx
+        movl $0x1234, 0x808004
+        movl 0x408004, %edx
+        movb $0x42, patched
+        nop; nop; nop
+        patched: nop
+        hlt"""
+    plan = record(_core.RUN, 10_000, flags=HELD)
+    ends = []
+    for tap, step in ((True, 10_000), (False, 10_000), (False, 3)):
+        bare = Bare(text)
+        bare.machine.tap = tap
+        index = done = 0
+        while bare.machine.waiting(0) == "":
+            limit = bare.machine.step + step
+            _, index, done = bare.machine.execute(plan, index=index, done=done, step_max=limit)
+        registers = bare.machine.registers(0)
+        assert (registers["rbx"], registers["rdx"] & 0xFFFF) == (7, 0x1235)
+        ends.append(final(bare.machine))
+    assert ends[0] == ends[1] == ends[2]
+
+
 def test_explicit_drains_stay_choices_of_their_own() -> None:
     bare = one_cpu(8)
     bare.execute(run(6, hold=True), drain(2), run(1, hold=True), run(30, hold=True))

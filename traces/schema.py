@@ -63,14 +63,15 @@ class Op(IntEnum):
     CHOICE = _core.CHOICE
     EVICT = _core.EVICT
     AUTO = _core.AUTO
+    RANK = _core.RANK
 
 
 HOLD: Final = _core.HOLD
 ROOM: Final = _core.ROOM
 STATE_VERSION: Final = _core.STATE_VERSION
 
-OP_NAMES: Final[dict[int, str]] = {int(op): op.name.lower() for op in Op if op != Op.AUTO}
-"""Ops that a tape may hold. AUTO is not among them: what it did is written out."""
+OP_NAMES: Final[dict[int, str]] = {int(op): op.name.lower() for op in Op if op not in (Op.AUTO, Op.RANK)}
+"""Ops that a tape may hold. AUTO and RANK are not among them: what they did is written out."""
 
 
 def records_of(data: bytes) -> RecordArray:

@@ -42,6 +42,18 @@ ALWAYS_INLINE bool plan_counts_steps(const struct plan_record *r)
 	return r->op == PLAN_RUN || r->op == PLAN_DRAIN || r->op == PLAN_AUTO;
 }
 
+/* Of PLAN_RANK: its number of steps, 11 bits and 5 bits of exponent in `flags`. */
+ALWAYS_INLINE uint64_t plan_rank_steps(const struct plan_record *r)
+{
+	return (uint64_t)(r->flags >> 5) << (r->flags & 31);
+}
+
+/* Steps that a record may take. */
+ALWAYS_INLINE uint64_t plan_steps_max(const struct plan_record *r)
+{
+	return plan_counts_steps(r) ? r->arg : r->op == PLAN_RANK ? plan_rank_steps(r) : 1;
+}
+
 struct plan_cursor {
 	uint64_t index; /* of the current record */
 	uint64_t done;	/* steps already taken of it */

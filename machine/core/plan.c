@@ -183,6 +183,84 @@ static enum stop auto_execute(struct machine *m, uint64_t step_end)
 	return STOP_steps;
 }
 
+enum {
+	AGENT_DRAIN = 8,	  /* agents 0 to 7 are the CPUs, 8 to 15 their store buffers */
+	AGENT_COUNT = 16,
+	RANK_LOOK_STEPS = 128, /* so often a CPU of higher rank that waits or spins is looked at again */
+};
+
+/* Agent of rank `rank`, 0 the highest. */
+static uint32_t ranked_agent(uint64_t order, uint32_t rank)
+{
+	return (uint32_t)(order >> 4 * rank) & 15;
+}
+
+static bool agent_enabled(const struct machine *m, uint32_t agent, uint32_t spinning)
+{
+	uint32_t number = agent % AGENT_DRAIN;
+	if (number >= m->cpu_count)
+		return false;
+	const struct cpu *c = &m->cpus[number];
+	if (agent >= AGENT_DRAIN)
+		return c->s.store_count;
+	return !(spinning >> number & 1) && (runnable(c) || pending_interrupt(c) >= 0);
+}
+
+/* One turn of the CPU that has `rank`. Its stores are held if its buffer ranks below it. */
+static enum run_end ranked_run(struct machine *m, uint64_t order, uint32_t rank, uint64_t step_end, uint32_t *spinning)
+{
+	struct cpu *c = &m->cpus[ranked_agent(order, rank)];
+	bool held = true, others_wait = *spinning;
+	for (uint32_t above = 0; above < rank; above++) {
+		uint32_t agent = ranked_agent(order, above);
+		held &= agent != AGENT_DRAIN + c->number;
+		others_wait |= agent < m->cpu_count; /* it is not enabled, or it would run */
+	}
+	m->auto_cpu = c->number;
+	int pending = pending_interrupt(c);
+	if (pending >= 0) {
+		irq_step(c, (uint64_t)pending);
+		return RUN_STEPS;
+	}
+	uint64_t turn_end = others_wait && step_end - m->step > RANK_LOOK_STEPS ? m->step + RANK_LOOK_STEPS : step_end;
+	if (c->s.nmi_pending || apic_raised(c))
+		turn_end = m->step + 1;
+	set_hold(c, held);
+	enum run_end end = run(c, turn_end, true);
+	set_hold(c, false);
+	/* Who spins waits for somebody else to get on. */
+	*spinning = end == RUN_PAUSE ? *spinning | UINT32_C(1) << c->number : 0;
+	return end;
+}
+
+/* The agent of the highest rank that is enabled goes on: PCT's scheduler (recorder/strategies/pct.py). Agents that `order`
+ * does not name come last, as in the default schedule. */
+static enum stop ranked_execute(struct machine *m, uint64_t order, uint64_t step_end)
+{
+	uint32_t spinning = 0;
+	while (m->step < step_end) {
+		if (m->s.ended)
+			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		if (tap_full(&m->tap))
+			return STOP_events;
+		uint32_t rank = 0;
+		while (rank < AGENT_COUNT && !agent_enabled(m, ranked_agent(order, rank), spinning))
+			rank++;
+		if (rank == AGENT_COUNT && spinning) {
+			spinning = 0; /* everybody does: round and round */
+		} else if (rank == AGENT_COUNT) {
+			enum stop stop = auto_execute(m, m->step + 1);
+			if (stop != STOP_steps)
+				return stop;
+		} else if (ranked_agent(order, rank) >= AGENT_DRAIN) {
+			drain_step(&m->cpus[ranked_agent(order, rank) - AGENT_DRAIN]);
+		} else if (ranked_run(m, order, rank, step_end, &spinning) == RUN_TRACE) {
+			return STOP_trace;
+		}
+	}
+	return STOP_steps;
+}
+
 static enum stop run_record_execute(struct machine *m, struct cpu *c, uint64_t step_count, uint64_t *done, uint64_t step_max,
 				    bool exact)
 {
@@ -242,6 +320,18 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 		enum stop stop = auto_execute(m, m->step + (left < room ? left : room));
 		*done += m->step - first;
 		if (stop == STOP_steps && *done >= r->arg)
+			return STOP_plan;
+		return stop;
+	}
+	case PLAN_RANK: {
+		if (exact)
+			return STOP_diverged;
+		uint64_t left = plan_rank_steps(r) - *done, room = step_max - m->step;
+		m->makes_room = true;
+		enum stop stop = ranked_execute(m, r->arg, m->step + (left < room ? left : room));
+		m->makes_room = false;
+		*done += m->step - first;
+		if (stop == STOP_steps && *done >= plan_rank_steps(r))
 			return STOP_plan;
 		return stop;
 	}

@@ -134,7 +134,7 @@ static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwarg
 	PyBuffer_Release(&view);
 	cursor.index = index;
 	cursor.done = done;
-	if (index < count && done > records[index].arg && plan_counts_steps(&records[index])) {
+	if (index < count && done > plan_steps_max(&records[index])) {
 		PyMem_Free(records);
 		PyErr_SetString(PyExc_ValueError, "done is more than the record has");
 		return NULL;
@@ -599,7 +599,7 @@ static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 
 /* --- attributes --- */
 
-enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, STEP, EXIT_STATUS, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
+enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, STEP, EXIT_STATUS, AUTO_CPU, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
 
 static PyObject *machine_get(PyObject *self, void *closure)
 {
@@ -612,6 +612,7 @@ static PyObject *machine_get(PyObject *self, void *closure)
 	case STORE_BUFFER: return PyLong_FromUnsignedLong(m->store_capacity);
 	case STEP: return PyLong_FromUnsignedLongLong(m->step);
 	case EXIT_STATUS: return PyLong_FromUnsignedLongLong(m->s.exit_status);
+	case AUTO_CPU: return PyLong_FromUnsignedLong(m->auto_cpu);
 	case STOP_AT_TRACE: return PyLong_FromUnsignedLong(m->stop_at_trace);
 	case TAP: return PyBool_FromLong(m->tap.on);
 	case CHOICES_ENABLED: return PyBool_FromLong(m->choices.on);
@@ -659,6 +660,7 @@ static PyGetSetDef machine_getset[] = {
 	READ_ONLY("store_buffer", STORE_BUFFER),
 	READ_ONLY("step", STEP),
 	READ_ONLY("exit_status", EXIT_STATUS),
+	READ_ONLY("auto_cpu", AUTO_CPU),
 	READ_WRITE("stop_at_trace", STOP_AT_TRACE),
 	READ_WRITE("tap", TAP),
 	READ_WRITE("choices_enabled", CHOICES_ENABLED),

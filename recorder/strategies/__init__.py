@@ -8,12 +8,17 @@ from typing import Final
 from machine.errors import UsageError
 from recorder.schedule import Strategy
 from recorder.strategies.default import Default
+from recorder.strategies.pct import Pct
 from recorder.strategies.random_walk import RandomWalk
 from recorder.strategies.replay import Replay
 
-__all__ = ["STRATEGIES", "Default", "RandomWalk", "Replay", "strategy"]
+__all__ = ["STRATEGIES", "Default", "Pct", "RandomWalk", "Replay", "strategy"]
 
-STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {Default.name: Default, RandomWalk.name: RandomWalk}
+STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {
+    Default.name: Default,
+    Pct.name: Pct,
+    RandomWalk.name: RandomWalk,
+}
 """Strategies that can be asked for by name."""
 
 

@@ -96,7 +96,9 @@ def scenarios(as_json: bool) -> None:
 @click.argument("scenario")
 @click.option("--variant", help="Variant of the guest (default: the scenario's first).")
 @click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
-@click.option("--strategy", default="default", show_default=True, help="Who plans the schedule (default, random-walk).")
+@click.option(
+    "--strategy", default="default", show_default=True, help="Who plans the schedule (default, random-walk, pct)."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
 @click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
@@ -167,7 +169,9 @@ def record(
 @click.argument("scenario")
 @click.option("--variant", help="Variant of the guest (default: the scenario's first).")
 @click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
-@click.option("--strategy", default="random-walk", show_default=True, help="Who plans the schedules.")
+@click.option(
+    "--strategy", default="random-walk", show_default=True, help="Who plans the schedules (random-walk, pct)."
+)
 @click.option("--budget", default=1000, show_default=True, type=click.IntRange(1), help="Most schedules to run.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Most time to take.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the hunt.")

@@ -12,7 +12,7 @@ from typing import Final
 from machine import Machine, Snapshot, images
 from machine.errors import ImageError, UsageError
 from machine.symbols import Symbols
-from recorder.schedule import Strategy
+from recorder.schedule import Profiled, Strategy
 from recorder.session import Session, Stretch
 from recorder.strategies import Default
 from recorder.strategies import strategy as strategy_named
@@ -80,6 +80,20 @@ class Prepared:
     boot_console: bytes
     at_reset: Snapshot
     at_ready: Snapshot
+    _default_steps: int | None = None
+
+    def introduce(self, strategy: Strategy) -> None:
+        """Tell a strategy about the scenario what it wants to know. Moves the machine."""
+        if not isinstance(strategy, Profiled):
+            return
+        if self._default_steps is None:
+            self.machine.restore(self.at_ready)
+            self.machine.stop_at_trace = 0
+            session = Session(self.machine, None, step_max=self.step_max, tap=False, keep=False)
+            if session.run(Default()) == "interrupted":
+                raise KeyboardInterrupt
+            self._default_steps = self.machine.step - self.ready_step
+        strategy.expect(self._default_steps)
 
     def header(self, strategy: Strategy, seed: int, *, whole: bool) -> TapeHeader:
         """The tape header of a recording."""
@@ -127,6 +141,7 @@ class Prepared:
         if not 0 <= seed < 1 << 64:
             raise UsageError(f"seed {seed} is out of range; it is 0 to 2^64 - 1")
         chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
+        self.introduce(chosen)
         machine = self.machine
         with TapeWriter(path, background=background) as writer:
             writer.begin(self.header(chosen, seed, whole=whole), self.image)

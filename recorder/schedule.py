@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,14 @@ class Strategy(Protocol):
 
     def answer(self, machine: Machine, cpu: int) -> int:
         """What to answer to `cpu`, which waits at the choice port while nobody else can run. 0 is always legal."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A strategy that wants to know how long a run is."""
+
+    def expect(self, step_count: int) -> None:
+        """Steps that the default schedule takes from `ready` to its end. Called once, before the first run."""
 
 
 def plan(*rows: tuple[int, int, int] | tuple[int, int, int, int]) -> RecordArray:

@@ -78,6 +78,7 @@ class Search:
     def __init__(self, prepared: Prepared, strategy_name: str, seed: int, checks: Sequence[Check] = ()) -> None:
         self.prepared, self.seed, self.checks = prepared, seed, checks
         self._strategy = strategy(strategy_name)
+        prepared.introduce(self._strategy)
         prepared.machine.choices_enabled = False  # a failing schedule is run again for its tape
 
     def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:

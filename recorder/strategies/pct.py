@@ -3,12 +3,12 @@
 Burckhardt, Kothari, Musuvathi, Nagarakatte, "A randomized scheduler with probabilistic guarantees of finding bugs",
 ASPLOS 2010. The agent of the highest priority that is enabled goes on; at each of d - 1 change points the one that was
 running gets the lowest priority. A bug that needs d ordering constraints is hit with probability at least
-1 / (n * k^(d - 1)), n agents, k steps.
+1 / (n * k^(d - 1)), n agents, k steps: `bound`.
 
 Where this departs from the paper:
 
 * Agents are the CPUs and their store buffers: that a buffer drains early or late is a matter of priority, too.
-* k is not known before a run. It is drawn, a power of two, so the bound is smaller by the number of powers.
+* k is what the default schedule takes, and a quarter more.
 * d is drawn as well: 1, 2 and 3 in the proportion 1 : 2 : 2. So is whether stores drain at once (every other run): most
   bugs do not need held stores, and without them there are half as many agents.
 * At a change point there may be a timer tick as well. On one CPU it is all there is.
@@ -25,8 +25,6 @@ from machine import Machine
 from recorder.schedule import FOREVER, auto, plan
 from traces.schema import Op, RecordArray
 
-STEPS_LOG2_MIN: Final = 8
-STEPS_LOG2_MAX: Final = 20
 AGENT_DRAIN: Final = 8
 """Agent n is CPU n, agent 8 + n its store buffer (`_core.RANK`)."""
 
@@ -51,13 +49,24 @@ class Pct:
     exact = False
     stop = "steps"
 
+    def __init__(self) -> None:
+        self.steps = 1 << 16
+
+    def expect(self, step_count: int) -> None:
+        """What k is estimated by."""
+        self.steps = max(step_count + step_count // 4, 1)
+
+    @staticmethod
+    def bound(agents: int, steps: int, depth: int) -> float:
+        """Least probability with which one run of this depth hits a bug that needs `depth` constraints."""
+        return 1.0 / (agents * steps ** (depth - 1))
+
     def new_run(self, machine: Machine, seed: int) -> None:
         """Draw depth, priorities and change points."""
         self._bits = np.random.PCG64(seed)
         word = self._draw()
         self.depth = _DEPTHS[word % len(_DEPTHS)]
         self.eager = bool(word >> 8 & 1)
-        self.steps = 1 << STEPS_LOG2_MIN + (word >> 16) % (STEPS_LOG2_MAX - STEPS_LOG2_MIN + 1)
         agents = list(range(machine.cpus))
         if not self.eager:
             agents += [AGENT_DRAIN + cpu for cpu in range(machine.cpus)]

@@ -253,7 +253,14 @@ def test_decode_of_anything() -> None:
         assert access in ("", "R", "W", "RW")
 
 
-SANITIZED = ["test_robustness.py", "test_replay.py", "test_making_room.py", "test_platform.py", "test_paging.py", "test_tso.py"]
+SANITIZED = [
+    "test_robustness.py",
+    "test_replay.py",
+    "test_making_room.py",
+    "test_platform.py",
+    "test_paging.py",
+    "test_tso.py",
+]
 SLOW = "sample or all_of_two or full_buffer or (test_replay and (20 or 40 or 60 or 80 or 100 or 120 or 140))"
 
 

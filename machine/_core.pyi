@@ -39,13 +39,15 @@ EVICT: Final[int]
 AUTO: Final[int]
 """Plan op: the default schedule for at most `arg` steps (tentative plans only; never in a tape)."""
 RANK: Final[int]
-"""Plan op: for a number of steps, the agent of the highest rank that is enabled goes on (tentative plans only; never in a
-tape). Agent n is CPU n, enabled while it can execute; agent 8 + n is its store buffer, enabled while it holds something,
-and what it does is drain the oldest store. `arg` names an agent in each 4 bits, the highest rank in the lowest; whom it
-does not name comes last, as in the default schedule. `flags` has the number of steps: 11 bits above 5 bits of exponent.
+"""Plan op: for a number of steps, the agent of the highest rank that is enabled goes on (tentative plans only; never
+in a tape). Agent n is CPU n, enabled while it can execute; agent 8 + n is its store buffer, enabled while it holds
+something, and what it does is drain the oldest store. `arg` names an agent in each 4 bits, the highest rank in the
+lowest; whom it does not name comes last, as in the default schedule. `flags` has the number of steps: 11 bits above 5
+bits of exponent.
 
-The stores of a CPU are held while it runs if its buffer ranks below it; it makes room by itself. A CPU that spins (PAUSE)
-is passed over until another one has run 128 steps; so often those of higher rank that wait are looked at again."""
+The stores of a CPU are held while it runs if its buffer ranks below it; it makes room by itself. A CPU that spins
+(PAUSE) is passed over until another one has run 128 steps; so often those of higher rank that wait are looked at
+again."""
 HOLD: Final[int]
 """Flag of RUN."""
 ROOM: Final[int]
@@ -97,8 +99,8 @@ class Machine:
         is an absolute step number at which to stop.
 
         Reasons: "plan" (all done), "steps" (step_max reached), "events" (tap full: take the events, go on),
-        "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO and RANK only), "choice"
-        (AUTO and RANK only: a CPU waits for an answer), "shutdown" (triple fault), "trace" (stop_at_trace was hit),
+        "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO and RANK only),
+        "choice" (AUTO and RANK only: a CPU waits for an answer), "shutdown" (triple fault), "trace" (stop_at_trace was hit),
         "diverged" (exact only), "blocked" (exact only: without ROOM, the CPU waits for its own buffer; also a
         divergence).
         """

@@ -37,7 +37,7 @@ def rank_record(order: list[int], step_count: int) -> RecordArray:
     """A RANK record: agents from the highest rank down, for at most `step_count` steps (rounded down, 11 bits kept)."""
     exponent = max(step_count.bit_length() - _FLAG_BITS, 0)
     arg = sum(agent << 4 * rank for rank, agent in enumerate(order))
-    # What is not named: an agent that no machine with fewer CPUs has would be looked at in vain, so the last stands again.
+    # Places that are left name the last agent again: 0 would be CPU 0.
     arg |= sum(order[-1] << 4 * rank for rank in range(len(order), 16))
     return plan((Op.RANK, 0, arg, (step_count >> exponent) << 5 | exponent))
 
@@ -59,7 +59,7 @@ class Pct:
     @staticmethod
     def bound(agents: int, steps: int, depth: int) -> float:
         """Least probability with which one run of this depth hits a bug that needs `depth` constraints."""
-        return 1.0 / (agents * steps ** (depth - 1))
+        return 1.0 / float(agents * steps ** (depth - 1))
 
     def new_run(self, machine: Machine, seed: int) -> None:
         """Draw depth, priorities and change points."""

@@ -97,7 +97,10 @@ def scenarios(as_json: bool) -> None:
 @click.option("--variant", help="Variant of the guest (default: the scenario's first).")
 @click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
 @click.option(
-    "--strategy", default="default", show_default=True, help="Who plans the schedule (default, random-walk, pct)."
+    "--strategy",
+    default="default",
+    show_default=True,
+    help="Who plans the schedule (default, portfolio, pct, random-walk).",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
 @click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")
@@ -170,7 +173,7 @@ def record(
 @click.option("--variant", help="Variant of the guest (default: the scenario's first).")
 @click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
 @click.option(
-    "--strategy", default="random-walk", show_default=True, help="Who plans the schedules (random-walk, pct)."
+    "--strategy", default="portfolio", show_default=True, help="Who plans the schedules (portfolio, pct, random-walk)."
 )
 @click.option("--budget", default=1000, show_default=True, type=click.IntRange(1), help="Most schedules to run.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Most time to take.")

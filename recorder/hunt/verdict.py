@@ -43,7 +43,7 @@ class Hunt:
     scenario: str
     variant: str | None = None
     configuration: str | None = None
-    strategy: str = "random-walk"
+    strategy: str = "portfolio"
     seed: int = 0
     schedules: int = 10_000
     seconds: float | None = None

@@ -9,14 +9,16 @@ from machine.errors import UsageError
 from recorder.schedule import Strategy
 from recorder.strategies.default import Default
 from recorder.strategies.pct import Pct
+from recorder.strategies.portfolio import Portfolio
 from recorder.strategies.random_walk import RandomWalk
 from recorder.strategies.replay import Replay
 
-__all__ = ["STRATEGIES", "Default", "Pct", "RandomWalk", "Replay", "strategy"]
+__all__ = ["STRATEGIES", "Default", "Pct", "Portfolio", "RandomWalk", "Replay", "strategy"]
 
 STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {
     Default.name: Default,
     Pct.name: Pct,
+    Portfolio.name: Portfolio,
     RandomWalk.name: RandomWalk,
 }
 """Strategies that can be asked for by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import mini
@@ -10,10 +11,11 @@ import pytest
 from machine.errors import UsageError
 from machine.symbols import Frame
 from recorder.hunt import Failure, Hunt, Search, Tally, ending_failure, hunt, schedule_seed
+from recorder.strategies import Pct, Portfolio, RandomWalk
 from replayer.verify import verify
 from traces import Tape
 
-SMALL = {"scenario": "wrong-zone-small", "configuration": "smp2-2level"}
+SMALL = {"scenario": "wrong-zone-small", "configuration": "smp2-2level", "strategy": "random-walk"}
 FIX = "fix-7454f4ba40b4"
 OOPS = "Oops: vector 0000000e code 00000002 ip c0100000 cr2 00100104 task c07f033c\n"
 CRASH_SEED = 0
@@ -121,6 +123,32 @@ def test_an_interrupted_hunt_keeps_what_it_has() -> None:
     verdict = hunt(Hunt(**SMALL, variant=FIX, schedules=1000), stop)
     assert verdict.interrupted
     assert verdict.tally.schedules == 64
+
+
+def test_a_portfolio_draws_who_plans_each_run() -> None:
+    prepared = mini.prepared(2, "L")
+    chosen, alone = Portfolio(), {"pct": Pct(), "random-walk": RandomWalk()}
+    names = Counter()
+    for strategy in (chosen, *alone.values()):
+        prepared.introduce(strategy)
+    for seed in range(40):
+        prepared.machine.restore(prepared.at_ready)
+        chosen.new_run(prepared.machine, seed)
+        names[chosen.chosen.name] += 1
+        other = alone[chosen.chosen.name]
+        other.new_run(prepared.machine, seed)
+        assert chosen.choose(prepared.machine).tobytes() == other.choose(prepared.machine).tobytes()
+    assert 20 <= names["pct"] < 40
+    assert names.total() == 40
+
+
+@pytest.mark.parametrize("strategy", ["pct", "portfolio"])
+def test_a_crash_found_by_each_strategy_is_recorded_again(strategy: str, tmp_path: Path) -> None:
+    verdict = hunt(Hunt(**{**SMALL, "strategy": strategy}, schedules=2000))
+    (found,) = verdict.found
+    prepared = mini.wrong_zone("smp2-2level")
+    summary = prepared.record(tmp_path / "a.tape", strategy=strategy, seed=found.seed)
+    assert (summary.outcome, summary.steps) == ("failed", found.steps)
 
 
 def test_time_is_a_budget_too() -> None:

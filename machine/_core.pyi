@@ -101,8 +101,8 @@ class Machine:
         Reasons: "plan" (all done), "steps" (step_max reached), "events" (tap full: take the events, go on),
         "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO and RANK only),
         "choice" (AUTO and RANK only: a CPU waits for an answer), "shutdown" (triple fault), "trace"
-        (stop_at_trace was hit), "diverged" (exact only), "blocked" (exact only: without ROOM, the CPU waits for its own buffer; also a
-        divergence).
+        (stop_at_trace was hit), "diverged" (exact only), "blocked" (exact only: without ROOM, the CPU waits for its
+        own buffer; also a divergence).
         """
     def choices_take(self) -> bytes:
         """The exact choices made since the last call, run-length coded in plan format (no AUTO), and forget them.

@@ -159,6 +159,13 @@ class Machine:
         """Raises ValueError for a wrong size or version."""
     def pages_written(self) -> list[int]:
         """Page frame numbers that may be non-zero, ascending."""
+    def pages_take(self, all: bool, /) -> tuple[bytes, bytes, bytes]:
+        """(frames, taken, contents) for a checkpoint.
+
+        `frames` are the numbers (u32 each, ascending) of the page frames that are not all zero; `taken` those of them
+        that were written since the last call (or restored, even if to the same), with `all` all; `contents` the 4096
+        bytes of each of these.
+        """
 
     # -- memory and registers (for set-up and inspection; never changes TLBs, A/D bits or the step) --
     def read(self, phys: int, size: int) -> bytes:

@@ -17,7 +17,6 @@ from recorder.ending import ending
 from recorder.schedule import Strategy, plan
 from traces import TapeFooter, TapeWriter
 from traces.reader import Progress
-from traces.records import PAGE_BYTES
 from traces.schema import STATE_VERSION, Op, RecordArray, records_of
 
 EVENTS_PER_CHUNK: Final = 1 << 17
@@ -62,6 +61,7 @@ class Session:
         self._progress: Progress | None = None
         self._cut_step = machine.step
         self._checkpoint_step = machine.step + CHECKPOINT_STEPS
+        self._checkpoints = False
         machine.choices_take()
         machine.console_take()
         machine.tap_capacity(EVENTS_PER_CHUNK)
@@ -175,15 +175,9 @@ class Session:
     def _checkpoint(self, writer: TapeWriter, state_hash: int) -> None:
         machine = self.machine
         self._checkpoint_step = machine.step + CHECKPOINT_STEPS
-        zero = bytes(PAGE_BYTES)
-        pages = ((frame, machine.read(frame * PAGE_BYTES, PAGE_BYTES)) for frame in machine.pages_written())
-        writer.checkpoint(
-            machine.step,
-            machine.state_save(),
-            STATE_VERSION,
-            state_hash,
-            [(frame, page) for frame, page in pages if page != zero],
-        )
+        pages = machine.pages_take(not self._checkpoints)
+        self._checkpoints = True
+        writer.checkpoint(machine.step, machine.state_save(), STATE_VERSION, state_hash, pages)
 
 
 def _diverged(machine: Machine, reason: str) -> DivergenceError:

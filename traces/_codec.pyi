@@ -26,3 +26,9 @@ def check_choices(records: _Buffer | NDArray[Any], rules: bytes, cpus: int, span
     `rules` has a byte for each op: bit 0 if there is such an op, bit 1 if it makes `arg` steps, not one, and from bit 2
     on the flags that it may have. A choice is of a CPU below `cpus` and makes at least one step, at most `span`.
     """
+
+def same_pages(pages: _Buffer, /) -> bytes:
+    """For each page of 4096 bytes the number (u32) of the first that is equal. Lets other threads run.
+
+    Raises ValueError if the length is not one of whole pages.
+    """

@@ -205,7 +205,7 @@ def check_records(records: RecordArray, first_step: int, end_step: int, cpus: in
         raise FormatError(f"choices make {total} steps where the chunk covers {span}")
 
 
-def encode_pages(page_first: int, pages: bytes) -> bytes:
+def encode_pages(page_first: int, pages: bytes | memoryview) -> bytes:
     count, rest = divmod(len(pages), PAGE_BYTES)
     assert rest == 0
     assert 1 <= count <= PAGES_MAX

@@ -6,19 +6,23 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 from machine.errors import TapeError
-from traces import chunks, records
+from traces import _codec, chunks, records
 from traces.background import Background, Job
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC
 from traces.columns import EVENTS_MAX, Coded, Events, Tap, code_events, code_tap, pack_events
 from traces.records import PAGE_BYTES, PAGES_MAX, Checkpoint, TapeFooter, TapeHeader
 from traces.schema import RecordArray
+
+Pages = tuple[bytes, bytes, bytes]
+"""What `Machine.pages_take` gives: page frames that are not zero, those whose contents are given, the contents."""
 
 
 class TapeWriter:
@@ -41,7 +45,8 @@ class TapeWriter:
         self._file_offset = 0
         self._file_failure: str | None = None
         self._file_choices_end = 0
-        self._file_pages: dict[bytes, int] = {}
+        self._file_page_count = 0
+        self._file_page_of = np.empty(0, np.int64)
         self._choices_end = 0
         self._events_end: int | None = None
         try:
@@ -85,6 +90,8 @@ class TapeWriter:
         payload = records.encode_header(header)
 
         def write() -> None:
+            # Number of the page that each frame had in the latest checkpoint, -1 if it was zero in all.
+            self._file_page_of = np.full(header.ram_bytes // PAGE_BYTES, -1, np.int64)
             self._write(MAGIC)
             self._chunk(chunks.HEADER, payload, 0, 0)
             for at in range(0, len(image), records.IMAGE_PIECE_BYTES):
@@ -138,37 +145,28 @@ class TapeWriter:
         self._do(lambda: self._chunk(chunks.EVENTS, pack_events(code(), state_hash), first, end_step))
         self._events_end = end_step
 
-    def checkpoint(
-        self, step: int, state: bytes, state_version: int, state_hash: int, pages: list[tuple[int, bytes]]
-    ) -> None:
-        """The whole machine at position `step`: everything but RAM, and the (page frame, 4096 bytes) not all zero.
+    def checkpoint(self, step: int, state: bytes, state_version: int, state_hash: int, pages: Pages) -> None:
+        """The whole machine at position `step`: everything but RAM, and `pages` as `Machine.pages_take` gives them.
 
-        A page that any earlier checkpoint had is not written again. Raises TapeError.
+        Each tape's first checkpoint must have taken all pages, the others those that were written since. Raises
+        TapeError.
         """
         assert step == self._choices_end, "a checkpoint stands at the end of the choices"
         self._do(lambda: self._checkpoint(step, state, state_version, state_hash, pages))
 
-    def _checkpoint(
-        self, step: int, state: bytes, state_version: int, state_hash: int, pages: list[tuple[int, bytes]]
-    ) -> None:
-        numbers: list[int] = []
-        fresh: list[bytes] = []
-        for _, page in pages:
-            assert len(page) == PAGE_BYTES
-            key = blake2b(page, digest_size=HASH_BYTES).digest()
-            number = self._file_pages.get(key)
-            if number is None:
-                number = self._file_pages[key] = len(self._file_pages)
-                fresh.append(page)
-            numbers.append(number)
-        first = len(self._file_pages) - len(fresh)
-        for at in range(0, len(fresh), PAGES_MAX):
-            payload = records.encode_pages(first + at, b"".join(fresh[at : at + PAGES_MAX]))
+    def _checkpoint(self, step: int, state: bytes, state_version: int, state_hash: int, pages: Pages) -> None:
+        frames, taken = (np.frombuffer(numbers, "<u4") for numbers in pages[:2])
+        first_page = self._file_page_count
+        unique, numbers = _unique(pages[2])
+        assert len(numbers) == len(taken)
+        self._file_page_of[taken] = first_page + numbers
+        self._file_page_count += len(unique) // PAGE_BYTES
+        for at in range(0, len(unique), PAGES_MAX * PAGE_BYTES):
+            payload = records.encode_pages(first_page + at // PAGE_BYTES, unique[at : at + PAGES_MAX * PAGE_BYTES])
             self._chunk(chunks.PAGES, payload, step, step)
-        table = Checkpoint(
-            step, state_version, state_hash, state,
-            np.array([frame for frame, _ in pages], np.uint32), np.array(numbers, np.uint32),
-        )  # fmt: skip
+        of_frames = self._file_page_of[frames]
+        assert bool((of_frames >= 0).all()), "every page was taken once"
+        table = Checkpoint(step, state_version, state_hash, state, frames, of_frames.astype(np.uint32))
         self._chunk(chunks.CHECKPOINT, records.encode_checkpoint(table), step, step)
 
     def finish(self, footer: TapeFooter) -> None:
@@ -240,3 +238,13 @@ class TapeWriter:
         with contextlib.suppress(OSError):  # If the torn chunk stays, readers take it for a cut.
             os.ftruncate(self._fd, self._file_offset)
         raise TapeError(self._file_failure) from None
+
+
+def _unique(pages: bytes) -> tuple[memoryview, npt.NDArray[np.int64]]:
+    """The different ones of `pages`, in order, and for each page its number among them."""
+    first = np.frombuffer(_codec.same_pages(pages), np.uint32)
+    fresh = first == np.arange(len(first), dtype=np.uint32)
+    numbers: npt.NDArray[np.int64] = (np.cumsum(fresh) - 1)[first]
+    if fresh.all():
+        return memoryview(pages), numbers
+    return memoryview(np.frombuffer(pages, np.uint8).reshape(-1, PAGE_BYTES)[fresh].tobytes()), numbers

@@ -350,8 +350,10 @@ enum page_flags {
 	PAGE_UNHASHED = 2, /* written since its hash was computed */
 	PAGE_CODE = 4,	   /* holds decoded instructions */
 	PAGE_WRITTEN = 8,  /* may be non-zero */
-	PAGE_DIRECT_MASK = PAGE_UNSAVED | PAGE_UNHASHED | PAGE_CODE,
-	PAGE_DIRECT = PAGE_UNSAVED | PAGE_UNHASHED, /* direct stores are allowed if the masked flags equal this */
+	PAGE_UNTAKEN = 16, /* written since memory_take_pages */
+	PAGE_NOTICED = PAGE_UNSAVED | PAGE_UNHASHED | PAGE_UNTAKEN, /* whoever has to know that it is written knows */
+	PAGE_DIRECT_MASK = PAGE_NOTICED | PAGE_CODE,
+	PAGE_DIRECT = PAGE_NOTICED, /* direct stores are allowed if the masked flags equal this */
 };
 
 struct page_tree;

@@ -48,7 +48,7 @@ void memory_mark_written(struct memory *mem, uint32_t frame)
 		mem->unsaved[mem->unsaved_count++] = frame;
 	if (!(flags & PAGE_UNHASHED))
 		mem->unhashed[mem->unhashed_count++] = frame;
-	mem->flags[frame] = flags | PAGE_UNSAVED | PAGE_UNHASHED | PAGE_WRITTEN;
+	mem->flags[frame] = flags | PAGE_NOTICED | PAGE_WRITTEN;
 }
 
 void memory_forget_unsaved(struct memory *mem)
@@ -129,4 +129,22 @@ uint64_t memory_hash(struct memory *mem)
 	}
 	mem->unhashed_count = 0;
 	return mem->hash_sum;
+}
+
+uint32_t memory_take_pages(struct memory *mem, bool all, uint32_t *frames, uint32_t *taken, uint32_t *taken_count)
+{
+	uint32_t count = 0, chosen = 0;
+	for (uint32_t frame = 0; frame < mem->page_count; frame++) {
+		uint8_t flags = mem->flags[frame];
+		if (!(flags & PAGE_WRITTEN))
+			continue;
+		mem->flags[frame] = flags & (uint8_t)~PAGE_UNTAKEN;
+		if (page_is_zero(mem->ram + (uint64_t)frame * PAGE_SIZE))
+			continue;
+		frames[count++] = frame;
+		if (all || flags & PAGE_UNTAKEN)
+			taken[chosen++] = frame;
+	}
+	*taken_count = chosen;
+	return count;
 }

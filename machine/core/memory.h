@@ -14,6 +14,9 @@ void memory_mark_written(struct memory *mem, uint32_t frame);
 void memory_forget_unsaved(struct memory *mem);
 /* Sum over pages of a hash of (frame number, content); an all-zero page counts 0, so untouched RAM costs nothing. */
 uint64_t memory_hash(struct memory *mem);
+/* Lists the frames that are not all zero (their number is returned), and those of them that were written since the last
+ * call, or all. Both lists have room for all frames. Direct stores must be withdrawn afterwards. */
+uint32_t memory_take_pages(struct memory *mem, bool all, uint32_t *frames, uint32_t *taken, uint32_t *taken_count);
 /* Writes `size` bytes (any number) at `phys`, within RAM, on behalf of whoever: decoded code is kept coherent. */
 void memory_write(struct machine *m, uint64_t phys, const void *data, size_t size);
 

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "access.h"
 #include "apic.h"
@@ -376,6 +377,35 @@ static PyObject *machine_pages_written(PyObject *self, PyObject *unused)
 	return list;
 }
 
+static PyObject *machine_pages_take(PyObject *self, PyObject *args)
+{
+	if (executing(self))
+		return NULL;
+	int all;
+	if (!PyArg_ParseTuple(args, "p", &all))
+		return NULL;
+	struct machine *m = machine_of(self);
+	struct memory *mem = &m->memory;
+	uint32_t *frames = malloc(2 * (size_t)mem->page_count * sizeof(*frames));
+	if (!frames)
+		return PyErr_NoMemory();
+	uint32_t *taken = frames + mem->page_count, taken_count;
+	uint32_t count = memory_take_pages(mem, all, frames, taken, &taken_count);
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		fast_forbid_writes(&m->cpus[i]);
+	PyObject *result = NULL;
+	PyObject *contents = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)taken_count * PAGE_SIZE);
+	if (contents) {
+		char *to = PyBytes_AsString(contents);
+		for (uint32_t i = 0; i < taken_count; i++)
+			memcpy(to + (size_t)i * PAGE_SIZE, mem->ram + (uint64_t)taken[i] * PAGE_SIZE, PAGE_SIZE);
+		result = Py_BuildValue("(y#y#N)", (const char *)frames, (Py_ssize_t)(count * sizeof(*frames)), (const char *)taken,
+				       (Py_ssize_t)(taken_count * sizeof(*taken)), contents);
+	}
+	free(frames);
+	return result;
+}
+
 /* --- memory and registers --- */
 
 static PyObject *raise_not_ram(uint64_t size, uint64_t phys)
@@ -684,6 +714,7 @@ static PyMethodDef machine_methods[] = {
 	{"state_save", machine_state_save, METH_NOARGS, "Everything but RAM, as bytes."},
 	{"state_load", machine_state_load, METH_VARARGS, "Set everything but RAM."},
 	{"pages_written", machine_pages_written, METH_NOARGS, "Frames that may be non-zero."},
+	{"pages_take", machine_pages_take, METH_VARARGS, "Frames that are not zero, and what was written of them."},
 	{"read", machine_read, METH_VARARGS, "RAM bytes."},
 	{"write", machine_write, METH_VARARGS, "Set RAM bytes."},
 	{"translate", machine_translate, METH_VARARGS, "Physical address of a linear one, or -1."},

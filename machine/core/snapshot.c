@@ -152,7 +152,7 @@ static void restore_page(struct machine *m, const struct page_tree *tree, uint32
 		memset(to, 0, PAGE_SIZE);
 	if (!(mem->flags[frame] & PAGE_UNHASHED))
 		mem->unhashed[mem->unhashed_count++] = frame;
-	mem->flags[frame] |= PAGE_UNHASHED | PAGE_WRITTEN;
+	mem->flags[frame] |= PAGE_UNHASHED | PAGE_UNTAKEN | PAGE_WRITTEN;
 	if (mem->flags[frame] & PAGE_CODE)
 		decode_invalidate(m, (uint64_t)frame * PAGE_SIZE, PAGE_SIZE);
 }

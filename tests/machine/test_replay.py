@@ -1,6 +1,7 @@
 """What was recorded happens again: choices replayed exactly, in slices, across restores and in another machine."""
 
 import random
+import struct
 
 import pytest
 from programs import CODE, Bare, run
@@ -134,6 +135,32 @@ def test_snapshots_give_back_every_bit() -> None:
             if r.random() < 0.5:
                 machine.execute(random_plan(r, cpus, 3))
                 machine.events_clear()
+
+
+def test_pages_taken_are_what_was_written() -> None:
+    for seed in range(20):
+        r, machine, cpus = machine_of(seed)
+        known: dict[int, bytes] = {}
+        snapshots = [machine.snapshot()]
+        for turn in range(12):
+            machine.execute(random_plan(r, cpus, 5))
+            machine.events_clear()
+            if r.random() < 0.3:
+                snapshots.append(machine.snapshot())
+            if r.random() < 0.3:
+                machine.restore(r.choice(snapshots))
+            if r.random() < 0.3:
+                machine.state_hash()
+            frames, taken, contents = machine.pages_take(turn == 0)
+            assert len(contents) == len(taken) // 4 * 4096
+            for i, (frame,) in enumerate(struct.iter_unpack("<I", taken)):
+                known[frame] = contents[i * 4096 : (i + 1) * 4096]
+            now = {f: machine.read(f * 4096, 4096) for f in machine.pages_written()}
+            now = {frame: page for frame, page in now.items() if any(page)}
+            assert [frame for (frame,) in struct.iter_unpack("<I", frames)] == sorted(now)
+            assert all(known[frame] == page for frame, page in now.items())
+        assert machine.pages_take(False)[1:] == (b"", b"")
+        assert machine.pages_take(True)[:1] == machine.pages_take(True)[1:2]
 
 
 def test_hash_does_not_see_how_flags_are_kept() -> None:

@@ -46,6 +46,7 @@ def inspect(machine: _core.Machine, r: random.Random) -> None:
             machine.read_linear(cpu, r.getrandbits(32), r.randrange(9000))
     machine.state_hash()
     machine.pages_written()
+    machine.pages_take(r.random() < 0.5)
     machine.console_take()
     machine.choices_take()
 

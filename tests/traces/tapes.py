@@ -10,6 +10,7 @@ import numpy as np
 
 from traces import Event, Events, TapeFooter, TapeHeader, TapeWriter
 from traces.schema import DRAINED, HOLD, KINDS, RECORD, ROOM, Op, RecordArray
+from traces.writer import Pages
 
 IMAGE = b"\x7fELF, or so it says. " * 40
 CONSOLE = b"hello\n"
@@ -52,6 +53,13 @@ def page(fill: int) -> bytes:
     return bytes([fill]) * 4096
 
 
+def pages(contents: dict[int, bytes], taken: Sequence[int] | None = None) -> Pages:
+    """What `Machine.pages_take` would give if these frames were not zero, and these (None: all) taken."""
+    chosen = list(contents) if taken is None else taken
+    frames, numbers = (np.array(list(f), "<u4").tobytes() for f in (contents, chosen))
+    return frames, numbers, b"".join(contents[frame] for frame in chosen)
+
+
 def write_small(
     path: Path, *, layer_b: bool = True, finish: bool = True, events: Sequence[Event] = (), background: bool = False
 ) -> Path:
@@ -60,7 +68,7 @@ def write_small(
         tape.begin(header(), IMAGE)
         tape.choices(choices((Op.RUN, 0, 100)), 100, 0x1111)
         if layer_b:
-            tape.checkpoint(100, b"state of 100", 1, 0x1111, [(1, page(1)), (2, page(2)), (9, page(1))])
+            tape.checkpoint(100, b"state of 100", 1, 0x1111, pages({1: page(1), 2: page(2), 9: page(1)}))
         mixed = choices(
             (Op.RUN, 0, 40), (Op.RUN, 1, 50, HOLD | ROOM), (Op.DRAIN, 1, 3), (Op.IRQ, 0, 32),
             (Op.CHOICE, 1, 2), (Op.EVICT, 0, 0xC0000000), (Op.RUN, 1, 54),
@@ -68,7 +76,7 @@ def write_small(
         tape.choices(mixed, 250, 0x2222)
         if layer_b:
             tape.events(Events.from_rows(events) if events else some_events(100, 250, 300), 250, 0x2222)
-            tape.checkpoint(250, b"state of 250", 1, 0x2222, [(1, page(1)), (2, page(3))])
+            tape.checkpoint(250, b"state of 250", 1, 0x2222, pages({1: page(1), 2: page(3)}, [2]))
         tape.choices(choices((Op.RUN, 0, 150)), 400, 0x3333)
         if layer_b:
             tape.events(some_events(250, 400, 200, 2), 400, 0x3333)

@@ -11,7 +11,7 @@ enum codec { CODEC_3 = 3, CODEC_4 = 4 };
 /* As they stand in codec 4; in codec 3 the last two are the other way round. */
 enum { STREAM_CONTROL, STREAM_ADDR, STREAM_SITE, STREAM_VALUE, STREAM_COUNT };
 enum { WIDE_COUNT = 5, NARROW_COUNT = 4, COLUMN_COUNT = WIDE_COUNT + NARROW_COUNT };
-enum { CODEC_EVENTS_MAX = 1 << 18 };
+enum { CODEC_EVENTS_MAX = 1 << 18, CODEC_PAGE_BYTES = 4096 };
 
 /* An event as the machine's tap keeps it. */
 struct row {
@@ -35,5 +35,8 @@ enum decode_status { DECODE_OK, DECODE_DAMAGED, DECODE_NO_MEMORY };
 /* `coded` has as many bytes as the streams together. Writes `count` elements of every column if all is well. */
 enum decode_status decode_events(enum codec codec, const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
 				 const struct columns *out);
+
+/* For each page the number of the first that is equal. Returns false if memory is short. */
+bool same_pages(const uint8_t *pages, uint32_t count, uint32_t *first);
 
 #endif

@@ -187,9 +187,38 @@ static PyObject *module_check_choices(PyObject *module, PyObject *args)
 	return Py_BuildValue("nKK", at == count ? (Py_ssize_t)-1 : (Py_ssize_t)at, (unsigned long long)high, (unsigned long long)low);
 }
 
+static PyObject *module_same_pages(PyObject *module, PyObject *pages)
+{
+	(void)module;
+	Py_buffer view;
+	if (PyObject_GetBuffer(pages, &view, PyBUF_SIMPLE) < 0)
+		return NULL;
+	PyObject *result = NULL;
+	if (view.len % CODEC_PAGE_BYTES || view.len / CODEC_PAGE_BYTES >= UINT32_MAX) {
+		PyErr_SetString(PyExc_ValueError, "not whole pages of 4096 bytes");
+	} else {
+		uint32_t count = (uint32_t)(view.len / CODEC_PAGE_BYTES);
+		uint32_t *first = malloc(count * sizeof(*first) + 1); /* a byte, so that none is not NULL */
+		bool done = false;
+		if (first) {
+			Py_BEGIN_ALLOW_THREADS
+			done = same_pages(view.buf, count, first);
+			Py_END_ALLOW_THREADS
+		}
+		if (done)
+			result = PyBytes_FromStringAndSize((const char *)first, (Py_ssize_t)(count * sizeof(*first)));
+		else
+			PyErr_NoMemory();
+		free(first);
+	}
+	PyBuffer_Release(&view);
+	return result;
+}
+
 static PyMethodDef module_methods[] = {
 	{"encode", module_encode, METH_O, "Events into streams; see _codec.pyi."},
 	{"decode", module_decode, METH_VARARGS, "Streams into events; see _codec.pyi."},
+	{"same_pages", module_same_pages, METH_O, "Which pages are equal; see _codec.pyi."},
 	{"check_choices", module_check_choices, METH_VARARGS, "Whether choices are possible; see _codec.pyi."},
 	{0},
 };

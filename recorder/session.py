@@ -62,6 +62,7 @@ class Session:
         self._cut_step = machine.step
         self._checkpoint_step = machine.step + CHECKPOINT_STEPS
         self._checkpoints = False
+        machine.choices_enabled = self._keep
         machine.choices_take()
         machine.console_take()
         machine.tap_capacity(EVENTS_PER_CHUNK)

@@ -79,7 +79,6 @@ class Search:
         self.prepared, self.seed, self.checks = prepared, seed, checks
         self._strategy = strategy(strategy_name)
         prepared.introduce(self._strategy)
-        prepared.machine.choices_enabled = False  # a failing schedule is run again for its tape
 
     def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:
         """Run schedules `first` to `first + count - 1`; unless `every`, only up to the first failing one.

@@ -52,6 +52,8 @@ HOLD: Final[int]
 """Flag of RUN."""
 ROOM: Final[int]
 """Flag of RUN."""
+ON: Final[int]
+"""Flag of RUN in tentative plans: PAUSE does not end it."""
 
 STOPS: Final[tuple[str, ...]]
 """Names of the stop reasons, indexed by `Stop.reason` numbers: see `Machine.execute`."""

@@ -103,6 +103,7 @@ def scenarios(as_json: bool) -> None:
     help="Who plans the schedule (default, portfolio, pct, random-walk).",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
+@click.option("--script", type=click.Path(path_type=Path), help="File with a schedule in words (docs/hunt.md).")
 @click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
@@ -112,6 +113,7 @@ def record(
     configuration: str | None,
     strategy: str,
     seed: int,
+    script: Path | None,
     whole: bool,
     output: Path,
     as_json: bool,
@@ -122,14 +124,20 @@ def record(
     """
     from machine import images
     from racetape.progress import ticking
-    from recorder import prepare
+    from recorder import Strategy, prepare
+    from recorder.strategies.script import Script, parse_script
 
     if seed and strategy == "default":
         raise UsageError("--seed is for strategies that use chance: the default one makes no random choice")
     row = images.scenario(scenario)
     prepared = prepare(scenario, variant, configuration)
+    planned: str | Strategy = strategy
+    if script is not None:
+        if strategy != "default":
+            raise UsageError("--script is a schedule by itself: it goes with no --strategy")
+        planned = Script(parse_script(script.read_text(errors="replace"), prepared.machine.cpus))
     with ticking("recording", row.step_max) as tick:
-        summary = prepared.record(output, strategy=strategy, seed=seed, whole=whole, progress=tick)
+        summary = prepared.record(output, strategy=planned, seed=seed, whole=whole, progress=tick)
     if as_json:
         emit(
             {
@@ -267,6 +275,35 @@ def describe_stop(stop: str | None, exit_status: int | None) -> str:
 
 
 tape_argument = click.argument("tape", type=click.Path(path_type=Path))
+
+
+@racetape.command(
+    epilog=epilog(
+        "racetape minimise bug.tape -o small.tape",
+        "racetape minimise bug.tape -o small.tape --script small.txt",
+        "racetape record wrong-zone-small --config smp2 --script small.txt -o again.tape",
+    )
+)
+@tape_argument
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
+@click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the schedule in words.")
+@click.option("--runs", default=20_000, show_default=True, type=click.IntRange(1), help="Most runs to make.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def minimise(tape: Path, output: Path, script: Path | None, runs: int, as_json: bool) -> None:
+    """Find the fewest choices that make the failure of TAPE happen again, and record that.
+
+    In the end no single choice can be left out, no held store let go, no run be made shorter by one step.
+    """
+    from racetape.minimise import print_report, run_minimise
+
+    if output.resolve() == tape.resolve():
+        raise UsageError(f"{output} is the tape to be minimised: name another for the result")
+    with opened(tape) as rows:
+        answer = run_minimise(rows, output, script, runs)
+    if as_json:
+        emit(answer)
+    else:
+        print_report(answer)
 
 
 @racetape.command(epilog=epilog("racetape replay bug.tape"))

@@ -68,6 +68,7 @@ class Op(IntEnum):
 
 HOLD: Final = _core.HOLD
 ROOM: Final = _core.ROOM
+ON: Final = _core.ON
 STATE_VERSION: Final = _core.STATE_VERSION
 
 OP_NAMES: Final[dict[int, str]] = {int(op): op.name.lower() for op in Op if op not in (Op.AUTO, Op.RANK)}

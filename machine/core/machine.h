@@ -396,6 +396,7 @@ struct tap {
 enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO, PLAN_RANK };
 enum plan_flags {
 	PLAN_HOLD = 1, /* stores stay in the buffer */
+	PLAN_ON = 4,   /* a PAUSE does not end the run of a tentative plan */
 	PLAN_ROOM = 2, /* where the CPU has to wait for its buffer, the oldest store drains first: a step of the run */
 };
 

@@ -118,7 +118,7 @@ static int module_exec(PyObject *module)
 		{"EVENT_FORWARDED", EVENT_FORWARDED}, {"EVENT_MERGED", EVENT_MERGED}, {"EVENT_LOCKED", EVENT_LOCKED},
 		{"EVENT_DRAINED", EVENT_DRAINED}, {"EVENT_DEVICE", EVENT_DEVICE}, {"EVENT_IMPLICIT", EVENT_IMPLICIT},
 		{"RUN", PLAN_RUN}, {"DRAIN", PLAN_DRAIN}, {"IRQ", PLAN_IRQ}, {"CHOICE", PLAN_CHOICE},
-		{"EVICT", PLAN_EVICT}, {"AUTO", PLAN_AUTO}, {"RANK", PLAN_RANK}, {"HOLD", PLAN_HOLD}, {"ROOM", PLAN_ROOM}, {"STATE_VERSION", STATE_VERSION},
+		{"EVICT", PLAN_EVICT}, {"AUTO", PLAN_AUTO}, {"RANK", PLAN_RANK}, {"HOLD", PLAN_HOLD}, {"ROOM", PLAN_ROOM}, {"ON", PLAN_ON}, {"STATE_VERSION", STATE_VERSION},
 	};
 	struct module_state *state = PyModule_GetState(module);
 	for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++)

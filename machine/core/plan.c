@@ -262,13 +262,13 @@ static enum stop ranked_execute(struct machine *m, uint64_t order, uint64_t step
 }
 
 static enum stop run_record_execute(struct machine *m, struct cpu *c, uint64_t step_count, uint64_t *done, uint64_t step_max,
-				    bool exact)
+				    bool exact, bool stop_at_pause)
 {
 	assert(*done <= step_count);
 	uint64_t left = step_count - *done, room = step_max - m->step, first = m->step;
 	uint64_t step_end = m->step + (left < room ? left : room);
 	while (m->step < step_end) {
-		enum run_end end = run(c, step_end, !exact);
+		enum run_end end = run(c, step_end, stop_at_pause);
 		*done += m->step - first;
 		first = m->step;
 		switch (end) {
@@ -293,7 +293,7 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 	case PLAN_RUN: {
 		set_hold(c, r->flags & PLAN_HOLD);
 		m->makes_room = !exact || r->flags & PLAN_ROOM;
-		enum stop stop = run_record_execute(m, c, r->arg, done, step_max, exact);
+		enum stop stop = run_record_execute(m, c, r->arg, done, step_max, exact, !exact && !(r->flags & PLAN_ON));
 		m->makes_room = false;
 		set_hold(c, false);
 		return stop;

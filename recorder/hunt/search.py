@@ -6,13 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Final
 
-from machine.symbols import Frame, Symbols
-from recorder.hunt.checks import Check, Failure, ending_failure
+from recorder.hunt.checks import Check, Failure
+from recorder.hunt.trial import Trial
 from recorder.record import Prepared
-from recorder.session import Session
 from recorder.strategies import strategy
 
 _MASK: Final = (1 << 64) - 1
@@ -76,9 +74,11 @@ class Search:
     """
 
     def __init__(self, prepared: Prepared, strategy_name: str, seed: int, checks: Sequence[Check] = ()) -> None:
-        self.prepared, self.seed, self.checks = prepared, seed, checks
+        self.seed = seed
+        self._ready_step = prepared.ready_step
         self._strategy = strategy(strategy_name)
         prepared.introduce(self._strategy)
+        self._trial = Trial(prepared, checks)
 
     def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:
         """Run schedules `first` to `first + count - 1`; unless `every`, only up to the first failing one.
@@ -89,41 +89,17 @@ class Search:
         for number in range(first, first + count):
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            failure = self._run(number, tally)
-            if tally.interrupted or (failure is not None and not every):
+            seed = schedule_seed(self.seed, number)
+            ended = self._trial.run(self._strategy, seed)
+            if ended.stop == "interrupted":
+                tally.interrupted = True
                 break
+            tally.schedules += 1
+            tally.steps += ended.steps - self._ready_step
+            tally.stops[ended.stop] += 1
+            tally.states.add(ended.state_hash)
+            if ended.failure is not None:
+                tally.found.setdefault(ended.failure.cause, Found(number, seed, ended.failure, ended.steps))
+                if not every:
+                    break
         return tally
-
-    def _run(self, number: int, tally: Tally) -> Failure | None:
-        prepared, machine = self.prepared, self.prepared.machine
-        machine.restore(prepared.at_ready)
-        machine.stop_at_trace = 0
-        session = Session(machine, None, step_max=prepared.step_max, tap=False, keep=False)
-        seed = schedule_seed(self.seed, number)
-        self._strategy.new_run(machine, seed)
-        stop = session.run(self._strategy)
-        if stop == "interrupted":
-            tally.interrupted = True
-            return None
-        tally.schedules += 1
-        tally.steps += machine.step - prepared.ready_step
-        tally.stops[stop] += 1
-        tally.states.add(machine.state_hash())
-        failure = self._failure(stop, session.console.decode("ascii", "replace"))
-        if failure is not None:
-            tally.found.setdefault(failure.cause, Found(number, seed, failure, machine.step))
-        return failure
-
-    def _failure(self, stop: str, console: str) -> Failure | None:
-        machine = self.prepared.machine
-        failure = ending_failure(stop, machine.exit_status if stop == "exit" else 0, console, self._frame_of)
-        if failure is not None or stop == "steps":
-            return failure
-        return next((found for check in self.checks if (found := check(machine)) is not None), None)
-
-    @cached_property
-    def _symbols(self) -> Symbols:
-        return Symbols(self.prepared.image)
-
-    def _frame_of(self, address: int) -> Frame:
-        return self._symbols.frames(address)[0]

@@ -1,0 +1,108 @@
+"""The command `racetape minimise`: the fewest choices that make a tape's failure happen again."""
+
+from __future__ import annotations
+
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+
+from debugger.checks import scenario_counters
+from debugger.progress import progress
+from machine.errors import UsageError
+from recorder.hunt.trial import Trial
+from recorder.minimise import Minimiser, script_records
+from recorder.record import Prepared, prepare
+from recorder.strategies.script import Script, script_line
+from traces import Tape
+from traces.schema import Op, RecordArray
+
+RUNS_MAX: Final = 20_000
+_COMMENT_COLUMN: Final = 32
+
+__all__ = ["RUNS_MAX", "print_report", "run_minimise"]
+
+
+def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int) -> dict[str, Any]:
+    """Minimise the schedule of `tape`, record it to `output`, write its script; the answer as JSON has it.
+
+    Raises UsageError if the tape does not fail or is of another image, TapeError.
+    """
+    prepared = _prepared(tape)
+    records = np.concatenate([chunk.records for chunk in tape.choices(tape.header.ready_step)])
+    trial = Trial(prepared, scenario_counters(prepared))
+    runs = 0
+
+    def count(now: int, _left: int) -> None:
+        nonlocal runs
+        runs = now
+
+    started = time.monotonic()
+    with progress("minimising: run", lambda: runs, runs_max, mark=""):
+        minimal = Minimiser(trial, runs_max=runs_max, progress=count).minimise(script_records(records))
+    seconds = time.monotonic() - started
+    text = "".join(f"{line}\n" for line in _script(trial, minimal.records))
+    summary = prepared.record(output, strategy=Script(minimal.records))
+    if script is not None:
+        script.write_text(text)
+    return {
+        "cause": minimal.failure.cause,
+        "text": minimal.failure.text,
+        "choices_before": minimal.before,
+        "choices": len(minimal.records),
+        "switches": minimal.switches,
+        "held": minimal.held,
+        "complete": minimal.complete,
+        "runs": minimal.runs,
+        "seconds": round(seconds, 3),
+        "script": text,
+        "tape": str(output),
+        "steps": summary.steps,
+    }
+
+
+def _prepared(tape: Tape) -> Prepared:
+    header = tape.header
+    if tape.unfinished:
+        raise UsageError(f"{tape.path}: the tape is cut, so nobody knows how its run ends")
+    prepared = prepare(header.scenario, header.variant, header.configuration)
+    if sha256(prepared.image).digest() != header.image_sha256:
+        raise UsageError(
+            f"{tape.path} was recorded with another image of {header.scenario} than the one that is installed"
+        )
+    return prepared
+
+
+def _script(trial: Trial, records: RecordArray) -> list[str]:
+    """Each choice in words, with the place at which its CPU stands behind it."""
+    machine, lines = trial.prepared.machine, []
+    for number, record in enumerate(records, 1):
+        line = script_line(record)
+        if record["op"] == Op.RUN:
+            machine.restore(trial.prepared.at_ready)
+            machine.execute(records[:number].tobytes(), step_max=trial.prepared.step_max)
+            frame = trial.symbols.frames(machine.registers(int(record["cpu"]))["rip"])[0]
+            line = f"{line:<{_COMMENT_COLUMN}}# to {frame.function}" + (f", {frame.place}" if frame.place else "")
+        lines.append(line)
+    return lines
+
+
+def print_report(answer: dict[str, Any]) -> None:
+    """The answer in words, to standard output."""
+    click.echo(answer["text"])
+    verb = "is" if answer["choices"] == 1 else "are"
+    click.echo(
+        f"{answer['choices']} of {answer['choices_before']:,} choices {verb} needed, with the default schedule behind "
+        f"them ({answer['runs']:,} runs, {answer['seconds']:.1f} s):"
+    )
+    for line in answer["script"].splitlines():
+        click.echo(f"    {line}")
+    if not answer["complete"]:
+        click.echo("the budget of runs was spent: fewer may do")
+    held = "held stores are needed" if answer["held"] else "no store needs to be held, so no fence is involved"
+    click.echo(f"switches between CPUs: {answer['switches']}; {held}")
+    click.echo(f"{answer['tape']}: {answer['steps']:,} steps; racetape debug {answer['tape']}")
+

@@ -1,0 +1,60 @@
+"""One run of a prepared scenario under a strategy, judged; nothing of it is kept but how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from machine.symbols import Frame, Symbols
+from recorder.hunt.checks import Check, Failure, ending_failure
+from recorder.record import Prepared
+from recorder.schedule import Strategy
+from recorder.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: `stop` as in a tape's footer, its last position, what failed, and the hash of the final state."""
+
+    stop: str
+    steps: int
+    failure: Failure | None
+    state_hash: int
+
+
+class Trial:
+    """Runs one prepared scenario again and again, each time from `ready`.
+
+    Args:
+        checks: what else fails a run than its ending.
+    """
+
+    def __init__(self, prepared: Prepared, checks: Sequence[Check] = ()) -> None:
+        self.prepared, self.checks = prepared, checks
+
+    def run(self, strategy: Strategy, seed: int) -> Ended:
+        """One run. Raises DivergenceError if an exact strategy does not apply."""
+        prepared, machine = self.prepared, self.prepared.machine
+        machine.restore(prepared.at_ready)
+        machine.stop_at_trace = 0
+        session = Session(machine, None, step_max=prepared.step_max, tap=False, keep=False)
+        strategy.new_run(machine, seed)
+        stop = session.run(strategy)
+        failure = None if stop == "interrupted" else self._failure(stop, session.console.decode("ascii", "replace"))
+        return Ended(stop, machine.step, failure, machine.state_hash())
+
+    def _failure(self, stop: str, console: str) -> Failure | None:
+        machine = self.prepared.machine
+        failure = ending_failure(stop, machine.exit_status if stop == "exit" else 0, console, self._frame_of)
+        if failure is not None or stop == "steps":
+            return failure
+        return next((found for check in self.checks if (found := check(machine)) is not None), None)
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        """Of the guest image."""
+        return Symbols(self.prepared.image)
+
+    def _frame_of(self, address: int) -> Frame:
+        return self.symbols.frames(address)[0]

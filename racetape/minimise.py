@@ -105,4 +105,3 @@ def print_report(answer: dict[str, Any]) -> None:
     held = "held stores are needed" if answer["held"] else "no store needs to be held, so no fence is involved"
     click.echo(f"switches between CPUs: {answer['switches']}; {held}")
     click.echo(f"{answer['tape']}: {answer['steps']:,} steps; racetape debug {answer['tape']}")
-

@@ -138,8 +138,8 @@ class Minimiser:
         return candidate if self._fails(candidate) else records
 
     def _collapsed(self, records: RecordArray) -> RecordArray:
-        """Fewer switches: in larger and smaller windows, let each CPU do at once what it does in the window, with no store
-        held or all."""
+        """Fewer switches: in larger and smaller windows, let each CPU do at once what it does in the window, with all
+        stores held or none."""
         size = len(records)
         while size > 1:
             end = len(records)
@@ -205,9 +205,10 @@ def _in_order(cpus: npt.NDArray[np.uint8]) -> list[int]:
 
 def _with_holds(records: RecordArray, hold: int) -> RecordArray:
     """The same with stores held in all runs or in none, and without the drains."""
-    out = records[records["op"] != Op.DRAIN]
+    out: RecordArray = records[records["op"] != Op.DRAIN]
     runs = out["op"] == Op.RUN
-    out["flags"] = np.where(runs, out["flags"] & ~np.uint16(HOLD) | np.uint16(hold), out["flags"])
+    out["flags"][runs] &= ~np.uint16(HOLD)
+    out["flags"][runs] |= np.uint16(hold)
     return out
 
 
@@ -221,9 +222,9 @@ def _merged(records: RecordArray) -> RecordArray:
     out = records.copy()
     for i in range(len(out)):
         last = out[keep[-1]] if keep else None
-        if last is not None and last["op"] == out["op"][i] == Op.RUN and last["cpu"] == out["cpu"][i]:
-            if last["flags"] == out["flags"][i]:
-                last["arg"] += out["arg"][i]
-                continue
-        keep.append(i)
+        same = last is not None and all(last[name] == out[name][i] for name in ("op", "cpu", "flags"))
+        if last is not None and same and last["op"] == Op.RUN:
+            last["arg"] += out["arg"][i]
+        else:
+            keep.append(i)
     return out[keep]

@@ -15,7 +15,7 @@ from recorder.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended: `stop` as in a tape's footer, its last position, what failed, and the hash of the final state."""
+    """How a run ended: `stop` as in a tape's footer, its last position, what failed, hash of the final state."""
 
     stop: str
     steps: int

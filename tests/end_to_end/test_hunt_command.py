@@ -121,3 +121,55 @@ def test_ctrl_c_keeps_what_was_found(jobs: int, tmp_path: Path) -> None:
     assert "nothing failed in" in out
     assert "interrupted: this is about the schedules up to there" in out
     assert "Traceback" not in err
+
+
+def test_minimise_and_its_script(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tape, small, script, again = (tmp_path / name for name in ("bug.tape", "small.tape", "small.txt", "again.tape"))
+    assert run(capfd, *SMALL, "--endings-only", "-o", str(tape))[0] == 1
+    assert main(["minimise", str(tape), "-o", str(small), "--script", str(script), "--json"]) == 0
+    answer = json.loads(capfd.readouterr().out)
+    assert answer["cause"] == "exception 14 in __list_del"
+    assert answer["complete"]
+    assert 0 < answer["choices"] <= 8 < answer["choices_before"]
+    assert answer["script"] == script.read_text()
+    assert len(answer["script"]) < 1000
+    assert "mm/" in answer["script"]
+    assert main(["record", *SMALL[:3], "--script", str(script), "-o", str(again)]) == 1
+    assert again.read_bytes() == small.read_bytes()
+    capfd.readouterr()
+    assert main(["minimise", str(small), "-o", str(tmp_path / "smaller.tape")]) == 0
+    out = capfd.readouterr().out
+    assert f"{answer['choices']} of " in out
+    assert "racetape debug" in out
+
+
+def test_minimise_refuses(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    clean, cut = tmp_path / "clean.tape", tmp_path / "cut.tape"
+    assert main(["record", "wrong-zone-small", *FIX, "-o", str(clean)]) == 0
+    cut.write_bytes(clean.read_bytes()[:-2000])
+    for arguments, message in (
+        ([str(clean), "-o", str(tmp_path / "x.tape")], "nothing to minimise"),
+        ([str(cut), "-o", str(tmp_path / "x.tape")], "cut"),
+        ([str(clean), "-o", str(clean)], "name another"),
+        ([str(tmp_path / "none"), "-o", str(tmp_path / "x.tape")], "No such file"),
+    ):
+        capfd.readouterr()
+        assert main(["minimise", *arguments]) == 2
+        err = capfd.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_bad_scripts_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "bad.txt"
+    script.write_text("cpu0 runs 10\ncpu7 runs 10\n")
+    for arguments, message in (
+        (["--script", str(script)], "line 2 of the script: there is no cpu7"),
+        (["--script", str(tmp_path / "none")], "No such file"),
+        (["--script", str(script), "--strategy", "pct"], "goes with no --strategy"),
+    ):
+        capfd.readouterr()
+        assert main(["record", *SMALL[:3], *arguments, "-o", str(tmp_path / "x.tape")]) == 2
+        err = capfd.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1

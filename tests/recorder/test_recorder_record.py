@@ -295,7 +295,7 @@ def test_kill_9(count: int, tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown strategy 'nonsense'; there are default, .*random-walk"):
+    with pytest.raises(UsageError, match=r"unknown strategy 'nonsense'; there are default, .*random-walk"):
         strategy("nonsense")
     for seed in (-1, 1 << 64):
         with pytest.raises(UsageError, match="seed"):

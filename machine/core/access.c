@@ -187,7 +187,7 @@ static enum status load_pieces(struct cpu *c, uint64_t addr, uint32_t size, bool
 		number = piece_size(addr + at, size - at, false);
 		uint64_t part;
 		if (loads->count < c->s.partial_count) {
-			part = c->s.partial[loads->count];
+			part = c->s.partial[loads->count] & size_mask(number); /* that of another instruction may be there now */
 		} else {
 			if (loads->made)
 				return STATUS_PARTIAL;
@@ -249,7 +249,8 @@ static bool drain_in_chain(struct cpu *c, const struct op *op)
 		return false;
 	if (steps <= op->left) { /* the run ends within this block, now an instruction earlier */
 		const struct op *end = op + (steps - 1);
-		if (!m->broken || end < m->broken)
+		bool ends_before = m->broken >= op && m->broken <= end; /* else it was left behind in another block */
+		if (!ends_before)
 			chain_stop_at(m, end);
 	}
 	m->step = step;
@@ -301,8 +302,10 @@ enum status access_load_op(struct cpu *c, const struct op *op, uint64_t addr, ui
 		return STATUS_FAULT;
 	info |= op->segment == SS ? ACCESS_STACK : 0;
 	struct loads loads = {0};
-	enum status status = op->flags & OP_PARTIAL ? load_pieces(c, addr, size, for_write, info, true, &loads)
-						    : access_load_slow(c, addr, size, for_write, info);
+	/* Not within a line: a direct load would not ask what has been loaded either. */
+	bool parts = op->flags & OP_PARTIAL && piece_size(addr, size, false) < size;
+	enum status status = parts ? load_pieces(c, addr, size, for_write, info, true, &loads)
+				   : access_load_slow(c, addr, size, for_write, info);
 	if (unlikely(c->careful) && status == STATUS_OK)
 		debug_watch(c, addr, size, false);
 	check_chain(c, op, run_end);

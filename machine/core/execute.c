@@ -24,15 +24,20 @@ static uint64_t linear_rip(const struct cpu *c)
  * replaced (SDM vol. 3, 8.1.3), and instructions are fetched from memory. */
 static bool overwritten(struct cpu *c, const struct op *op)
 {
+	struct machine *m = c->machine;
 	uint64_t addr = linear_rip(c), phys;
-	uint32_t size = op->flags & OP_INVALID ? INSTRUCTION_SIZE_MAX : op->length;
-	while (size) {
-		uint32_t part = PAGE_SIZE - (uint32_t)(addr & (PAGE_SIZE - 1));
-		part = size < part ? size : part;
-		if (mmu_peek_cached(c, addr, &phys) && store_buffer_overlaps(c, phys, part))
+	uint32_t left = PAGE_SIZE - (uint32_t)(addr & (PAGE_SIZE - 1)), size = op->length;
+	/* All that was looked at: of the next page nothing, unless only that could tell. */
+	if (op->flags & OP_INVALID)
+		size = left < INSTRUCTION_SIZE_MAX && op != &m->code->straddling[0] ? left : INSTRUCTION_SIZE_MAX;
+	for (uint32_t at = 0, part; at < size; at += part) {
+		part = at == 0 && left < size ? left : size - at;
+		if (!mmu_peek_cached(c, (addr + at) & c->linear_mask, &phys))
+			continue;
+		if (!memory_contains(&m->memory, phys, part))
+			return false; /* no store lies there, and nothing behind it was looked at */
+		if (store_buffer_overlaps(c, phys, part))
 			return true;
-		addr = (addr + part) & c->linear_mask;
-		size -= part;
 	}
 	return false;
 }

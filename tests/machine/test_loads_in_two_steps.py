@@ -66,6 +66,22 @@ def test_the_first_step_changes_nothing_but_what_it_keeps() -> None:
     assert m.machine.partial_loads(0) == ()
 
 
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_another_instruction_takes_no_half(refreshed: bool) -> None:
+    """One that was written there in between, and loads within a line, loads what is there, known page or not."""
+    m = machine("mov (%esi), %ecx; mov (%ebx), %eax; nop")
+    m.write_int(LOW + 0x10, 0xDDCCBBAA)
+    m.set(rsi=LOW + 0x10)
+    m.step(2)
+    assert m.machine.partial_loads(0) == (0x2211,)
+    m.machine.write(m.machine.translate(0, CODE + 2), bytes.fromhex("8b06"))  # mov (%esi), %eax
+    if refreshed:
+        m.machine.restore(m.machine.snapshot())
+    m.step()
+    assert m.get("eax") == 0xDDCCBBAA
+    assert m.machine.partial_loads(0) == ()
+
+
 def test_no_interrupt_comes_in_between() -> None:
     m = machine("movl $0x44041, 0x300(%edi); sti; nop; mov (%ebx), %eax; nop")
     m.map(0xFEE00000, phys=0xFEE00000, rights="rw")

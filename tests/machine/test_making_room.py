@@ -184,6 +184,41 @@ def test_held_page_tables_are_walked_and_overwritten_code_is_executed() -> None:
     assert ends[0] == ends[1] == ends[2]
 
 
+def test_a_run_ends_where_it_should_after_a_jump_out_of_the_block_that_was_to_end_it() -> None:
+    """The run would end within `a`, which a branch leaves for a block that just fits, were it not for a drain."""
+    text = """
+        start: stc; nop; jmp a
+        .fill 100, 1, 0x90
+        a: nop; jc x
+        .fill 120, 1, 0x90
+        x: movl $3, 0x8200(,%ecx,4); inc %ecx; nop; nop; nop; nop; nop; jmp y
+        .fill 64, 1, 0x90
+        y: cmpl $10, %ecx; jb start; jmp y"""
+    for steps in range(40, 80):
+        whole, single = (Bare(text, store_buffer=2) for _ in range(2))
+        for bare in (whole, single):
+            assert bare.execute(record(_core.RUN, 48, flags=ROOMY), exact=True) == "plan"
+        assert whole.execute(record(_core.RUN, steps, flags=ROOMY), exact=True) == "plan"
+        for _ in range(steps):
+            single.execute(record(_core.RUN, 1, flags=ROOMY), exact=True)
+        assert whole.machine.step == single.machine.step == 48 + steps
+        assert ended(whole) == ended(single)
+
+
+@pytest.mark.parametrize("refreshed", [False, True])
+def test_stores_behind_an_invalid_instruction_are_not_part_of_it(refreshed: bool) -> None:
+    """Nothing was looked at behind the end of its page, whatever is known of the buffer."""
+    bare = Bare("movl $1, 0x11004; movl $2, 0x18000; jmp 0x10ffe")
+    bare.machine.write(0x10FFE, b"\x0f\xff")
+    bare.gate(6, 0x12000)
+    bare.execute(record(_core.RUN, 3, flags=HELD), exact=True)
+    if refreshed:
+        bare.machine.restore(bare.machine.snapshot())
+    assert bare.execute(record(_core.RUN, 1, flags=HELD), exact=True) == "plan"
+    assert bare.register("rip") == 0x12000
+    assert len(bare.machine.store_buffer_entries(0)) == 5
+
+
 def test_explicit_drains_stay_choices_of_their_own() -> None:
     bare = one_cpu(8)
     bare.execute(run(6, hold=True), drain(2), run(1, hold=True), run(30, hold=True))

@@ -11,6 +11,7 @@ enum {
 	SITE_EVENT_MAX = 4 * 9,
 	SLACK = 16,
 	ROWS_BACK = RECENT_COUNT / 2,
+	ROWS_AHEAD = 80,
 };
 
 static size_t stream_room(size_t count, int stream)
@@ -189,6 +190,8 @@ static void put_rows(struct encoder *e, const struct row *rows, size_t count)
 	uint64_t step = rows[-1].step;
 	const struct row *run = rows - e->run, *end = rows + count;
 	for (const struct row *row = rows; row < end; row++) {
+		/* The processor itself does not look beyond a page. An integer, for it may lie behind the rows. */
+		__builtin_prefetch((const void *)((uintptr_t)row + ROWS_AHEAD * sizeof(*row)));
 		struct site *next = &p->sites[site->next[0]];
 		bool same_origin = likely(next->pc == row->pc) && likely(next->meta == row->meta) &&
 				   likely(step + site->steps[0] == row->step) && likely(row->addr + next->distance == row->phys);

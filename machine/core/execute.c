@@ -53,11 +53,12 @@ static uint32_t stores_in_the_way(struct cpu *c)
 		if (!op)
 			return 0;
 	}
+	bool full = op->flags & OP_STORES && store_buffer_full(c);
+	if (c->stores_in_code) /* any drain may put another instruction here */
+		return op->flags & OP_DRAIN || full || overwritten(c, op);
 	if (op->flags & OP_DRAIN)
 		return c->s.store_count;
-	if (op->flags & OP_STORES && store_buffer_full(c))
-		return c->s.store_count - c->machine->store_capacity + 1;
-	return c->stores_in_code && overwritten(c, op);
+	return full ? c->s.store_count - c->machine->store_capacity + 1 : 0;
 }
 
 static enum status execute(struct cpu *c, const struct op *op)

@@ -219,6 +219,19 @@ def test_stores_behind_an_invalid_instruction_are_not_part_of_it(refreshed: bool
     assert len(bare.machine.store_buffer_entries(0)) == 5
 
 
+@pytest.mark.parametrize("step_max", [1, 100])
+def test_an_instruction_that_waits_may_be_another_after_each_drain(step_max: int) -> None:
+    """The fence waits for both stores, of which the first replaces it."""
+    bare = Bare("movl $0x90909090, fence; movl $7, 0x8000; jmp fence; .balign 4; fence: mfence; nop; inc %eax; jmp .")
+    index = done = 0
+    while not index:
+        limit = bare.machine.step + step_max
+        _, index, done = bare.machine.execute(record(_core.RUN, 9, flags=ROOMY), index=index, done=done, step_max=limit)
+    assert bare.register("rax") == 1
+    assert [row["value"] for row in bare.events("drain")] == [0x90909090]
+    assert [entry[3] for entry in bare.machine.store_buffer_entries(0)] == [7]
+
+
 def test_explicit_drains_stay_choices_of_their_own() -> None:
     bare = one_cpu(8)
     bare.execute(run(6, hold=True), drain(2), run(1, hold=True), run(30, hold=True))

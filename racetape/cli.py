@@ -241,6 +241,58 @@ def hunt(
         sys.exit(EXIT_FOUND)
 
 
+@racetape.command(
+    epilog=epilog(
+        "racetape matrix wrong-zone-small --budget 200",
+        "racetape matrix wrong-zone-small --endings-only --budget 500 --config smp2-2level --config smp2-pae",
+        "racetape matrix wrong-zone --variant buggy --variant fix-7454f4ba40b4 --budget 20 --json",
+    )
+)
+@click.argument("scenario")
+@click.option("--variant", "variants", multiple=True, help="Only this variant; may be given several times.")
+@click.option("--config", "configurations", multiple=True, help="Only this configuration; may be given several times.")
+@click.option("--strategy", default="portfolio", show_default=True, help="As for hunt.")
+@click.option("--budget", default=100, show_default=True, type=click.IntRange(1), help="Most schedules in each cell.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="As for hunt.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes; the answer is the same.")
+@click.option("--endings-only", is_flag=True, help="Leave the scenario's counters alone: only BUG, faults, deadlock.")
+@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+def matrix(
+    scenario: str,
+    variants: tuple[str, ...],
+    configurations: tuple[str, ...],
+    strategy: str,
+    budget: int,
+    seed: int,
+    jobs: int,
+    endings_only: bool,
+    as_json: bool,
+) -> None:
+    """Hunt in every variant and configuration of SCENARIO: where does it fail, where not?
+
+    Exit status 1 if it fails in one.
+    """
+    from racetape.hunt import Hunt, scenario_counters
+    from racetape.matrix import print_matrix, run_matrix
+    from recorder.hunt import endings_only as no_checks
+
+    what = Hunt(
+        scenario,
+        strategy=strategy,
+        seed=seed,
+        schedules=budget,
+        jobs=jobs,
+        checks=no_checks if endings_only else scenario_counters,
+    )
+    cells = run_matrix(what, variants, configurations)
+    if as_json:
+        emit(cells)
+    else:
+        print_matrix(cells)
+    if any(cell["result"] == "failed" for cell in cells):
+        sys.exit(EXIT_FOUND)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Tape]:
     """The tape, with every chunk's checksum right: an answer from a damaged tape would be worth nothing."""

@@ -1,0 +1,90 @@
+"""The command `racetape matrix`: one hunt for each variant and configuration of a scenario."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from debugger.progress import progress
+from machine import images
+from machine.errors import UsageError
+from racetape.hunt import CONFIDENCE
+from recorder.hunt import Hunt, Verdict, hunt
+
+__all__ = ["print_matrix", "run_matrix"]
+
+
+def run_matrix(what: Hunt, variants: tuple[str, ...], configurations: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Hunt in each cell; the cells, row by row.
+
+    Args:
+        what: scenario, strategy, seed, budget, checks; its variant and configuration are replaced.
+        variants, configurations: which; none means all that the scenario has.
+    Raises UsageError for what it does not have.
+    """
+    row = images.scenario(what.scenario)
+    cells = [
+        (variant, row.configuration(configuration).name)
+        for variant in variants or row.variants
+        for configuration in configurations or row.configurations
+    ]
+    for variant, configuration in cells:
+        row.image(configuration, variant)  # complains about what does not exist
+    out: list[dict[str, Any]] = []
+    with progress("hunting: cell", lambda: len(out), len(cells), mark=""):
+        for variant, configuration in cells:
+            verdict = hunt(replace(what, variant=variant, configuration=configuration))
+            if verdict.interrupted:
+                raise KeyboardInterrupt
+            out.append(_cell(variant, configuration, verdict))
+    return out
+
+
+def _cell(variant: str, configuration: str, verdict: Verdict) -> dict[str, Any]:
+    found = verdict.found[0] if verdict.found else None
+    return {
+        "scenario": verdict.hunt.scenario,
+        "variant": variant,
+        "configuration": configuration,
+        "result": verdict.result,
+        "schedules": verdict.tally.schedules,
+        "inconclusive": verdict.tally.stops["steps"],
+        "seconds": round(verdict.seconds, 3),
+        "cause": found and found.failure.cause,
+        "text": found and found.failure.text,
+        "seed": found and found.seed,
+        "bound": None if found else {"confidence": CONFIDENCE, "rate": verdict.rate_ruled_out(CONFIDENCE)},
+    }
+
+
+def print_matrix(cells: list[dict[str, Any]]) -> None:
+    """A table: a row for each configuration, a column for each variant; then the causes."""
+    if not cells:
+        raise UsageError("there is no cell: neither variant nor configuration is left")
+    variants = list(dict.fromkeys(cell["variant"] for cell in cells))
+    configurations = list(dict.fromkeys(cell["configuration"] for cell in cells))
+    words = {(cell["variant"], cell["configuration"]): _words(cell) for cell in cells}
+    widths = [max(len(v), *(len(words[v, c]) for c in configurations)) for v in variants]
+    first = max(map(len, configurations))
+    click.echo("  ".join([" " * first, *(f"{v:<{w}}" for v, w in zip(variants, widths, strict=True))]).rstrip())
+    for c in configurations:
+        click.echo(
+            "  ".join(
+                [f"{c:<{first}}", *(f"{words[v, c]:<{w}}" for v, w in zip(variants, widths, strict=True))]
+            ).rstrip()
+        )
+    click.echo(
+        "fails in n: the n-th schedule was the first to fail; clean in n: none of n did, which rules out with "
+        f"probability {CONFIDENCE} whatever fails in more than 3/n of the schedules"
+    )
+    for cause in dict.fromkeys(cell["cause"] for cell in cells if cell["cause"]):
+        where = [f"{cell['variant']} {cell['configuration']}" for cell in cells if cell["cause"] == cause]
+        click.echo(f"{cause}: first in {len(where)} cells ({where[0]}{', ...' if len(where) > 1 else ''})")
+
+
+def _words(cell: dict[str, Any]) -> str:
+    if cell["result"] == "failed":
+        return f"fails in {cell['schedules']:,}"
+    return f"clean in {cell['schedules']:,}" + (f", {cell['inconclusive']:,} open" if cell["inconclusive"] else "")

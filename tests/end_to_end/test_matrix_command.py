@@ -1,0 +1,64 @@
+"""`racetape matrix`: a hunt in each cell; the June 2011 patch that only adds a barrier changes none of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from machine import images
+from racetape.cli import main
+
+CONFIGURATIONS = ["up-2level", "smp2-pae", "smp4-x86_64"]
+FIX = "fix-7454f4ba40b4"
+
+
+def cells(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[tuple[str, str], dict[str, object]]]:
+    capfd.readouterr()
+    chosen = [part for name in CONFIGURATIONS for part in ("--config", name)]
+    status = main(["matrix", "wrong-zone-small", *chosen, *arguments, "--json"])
+    rows = json.loads(capfd.readouterr().out)
+    return status, {(row["variant"], row["configuration"]): row for row in rows}
+
+
+def test_the_counters_go_wrong_everywhere_but_with_the_fix(capfd: pytest.CaptureFixture[str]) -> None:
+    status, found = cells(capfd, "--budget", "25")
+    assert status == 1
+    assert set(found) == {(v, c) for v in images.scenario("wrong-zone-small").variants for c in CONFIGURATIONS}
+    for (variant, _), cell in found.items():
+        if variant == FIX:
+            assert (cell["result"], cell["schedules"], cell["cause"]) == ("budget", 25, None)
+            assert cell["bound"]["rate"] == pytest.approx(1 - 0.05 ** (1 / 25))  # type: ignore[index]
+        else:
+            assert (cell["result"], cell["schedules"]) == ("failed", 1)
+            assert "NR_ISOLATED_ANON is negative" in str(cell["cause"])
+
+
+def test_the_barrier_of_the_seed_patch_changes_no_outcome(capfd: pytest.CaptureFixture[str]) -> None:
+    """mm-paths.md 1.8: under TSO a store barrier orders nothing more. Crash by crash, the same schedules."""
+    _, found = cells(capfd, "--variant", "buggy", "--variant", "seed-wmb", "--endings-only", "--budget", "80")
+    fields = ("result", "schedules", "cause", "inconclusive")
+    for configuration in CONFIGURATIONS:
+        buggy, patched = found["buggy", configuration], found["seed-wmb", configuration]
+        assert [buggy[name] for name in fields] == [patched[name] for name in fields]
+    assert {cell["result"] for cell in found.values()} == {"failed", "budget"}
+
+
+def test_the_table(capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    assert main(["matrix", "wrong-zone-small", "--config", "up", "--budget", "5"]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split() == ["buggy", FIX, "seed-wmb"]
+    assert lines[1].split() == ["up-2level", *["fails", "in", "1", "clean", "in", "5", "fails", "in", "1"]]
+    assert main(["matrix", "wrong-zone-small", "--config", "up", "--variant", FIX, "--budget", "5"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["wrong-zone-small", "--config", "x"], ["wrong-zone-small", "--variant", "x"]]
+)
+def test_bad_usage(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    assert main(["matrix", *arguments]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("racetape: no such")
+    assert err.count("\n") == 1

@@ -102,6 +102,11 @@ static enum status run_chain(struct cpu *c)
 	if (unlikely(!op)) {
 		fall_back(c);
 		op = decode_fetch(c);
+		/* The walk may have put another instruction here, by an accessed bit within it: too late to wait for a step. */
+		if (unlikely(op && c->s.store_count && stores_in_the_way(c))) {
+			store_buffer_drain_all(c);
+			op = decode_fetch(c);
+		}
 		if (!op)
 			return STATUS_FAULT;
 	}

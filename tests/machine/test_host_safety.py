@@ -108,6 +108,25 @@ def record_eventful_step() -> None:
     assert machine.events()[0] > 1023 + 512
 
 
+def fetch_what_its_own_walk_changes() -> None:
+    """A page table that is executed: the accessed bit of its own entry makes LOCK JNP, which is invalid, LOCK BTS. That
+    has to wait for stores, and it is too late for a step to wait in."""
+    table = 0x40000
+    bare = Bare("movl $1, 0x8000; movl $2, 0x8008; mov $0x8000, %eax; jmp 0x400fe", store_buffer=2)
+    entries = [page << 12 | 7 for page in range(256)]
+    entries[0x3F:0x41] = 0x0FF00000, table | 0x8B  # f0 0f 8b 00 from 0x400fe on
+    bare.machine.write(table, struct.pack("<256I", *entries))
+    bare.machine.write(table + 0x1000, struct.pack("<I", table | 7))
+    bare.machine.set_register(0, "cr3", table + 0x1000)
+    bare.machine.set_register(0, "cr0", 0x80000011)
+    bare.execute(run(4, hold=True))
+    assert len(bare.machine.store_buffer_entries(0)) == 2
+    bare.execute(run(1, hold=True))
+    assert [row["step"] for row in bare.events("drain")] == [4, 4]
+    assert bare.events("store")[-1]["info"] == _core.EVENT_LOCKED | _core.EVENT_DRAINED
+    assert bare.register("rip") == 0x40102
+
+
 def test_saved_store_across_pages() -> None:
     assert survives(load_store_across_pages)
 
@@ -122,3 +141,7 @@ def test_eventful_step() -> None:
 
 def test_fetch_with_a_nearly_full_tap() -> None:
     assert survives(fetch_with_a_nearly_full_tap)
+
+
+def test_fetch_what_its_own_walk_changes() -> None:
+    assert survives(fetch_what_its_own_walk_changes)

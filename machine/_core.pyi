@@ -46,8 +46,8 @@ lowest; whom it does not name comes last, as in the default schedule. `flags` ha
 bits of exponent.
 
 The stores of a CPU are held while it runs if its buffer ranks below it; it makes room by itself. A CPU that spins
-(PAUSE) is passed over until another one has run 128 steps; so often those of higher rank that wait are looked at
-again."""
+(PAUSE) is passed over until the step is a multiple of 128; then those of higher rank that waited are looked at again,
+too."""
 HOLD: Final[int]
 """Flag of RUN."""
 ROOM: Final[int]

@@ -422,6 +422,13 @@ struct console {
 	char *text;
 };
 
+/* Where PLAN_RANK stands. */
+struct ranks {
+	uint32_t turn;	    /* CPU number + 1, 0 if nobody's */
+	uint32_t spinning;  /* bit n: CPU n is passed over */
+	uint64_t look_step; /* when the turn ends and all are looked at again */
+};
+
 struct decode_cache;
 
 struct machine {
@@ -435,6 +442,7 @@ struct machine {
 	/* Where the default schedule stands: no state of the guest's, so not hashed; but snapshots keep it, so that the
 	 * schedule goes on from there as it would have. */
 	uint32_t auto_cpu;
+	struct ranks ranks;
 
 	/* Never saved. */
 	struct tap tap;

@@ -206,57 +206,86 @@ static bool agent_enabled(const struct machine *m, uint32_t agent, uint32_t spin
 	return !(spinning >> number & 1) && (runnable(c) || pending_interrupt(c) >= 0);
 }
 
-/* One turn of the CPU that has `rank`. Its stores are held if its buffer ranks below it. */
-static enum run_end ranked_run(struct machine *m, uint64_t order, uint32_t rank, uint64_t step_end, uint32_t *spinning)
+static uint32_t rank_of(uint64_t order, uint32_t agent)
 {
-	struct cpu *c = &m->cpus[ranked_agent(order, rank)];
-	bool held = true, others_wait = *spinning;
-	for (uint32_t above = 0; above < rank; above++) {
-		uint32_t agent = ranked_agent(order, above);
-		held &= agent != AGENT_DRAIN + c->number;
-		others_wait |= agent < m->cpu_count; /* it is not enabled, or it would run */
-	}
+	uint32_t rank = 0;
+	while (rank < AGENT_COUNT && ranked_agent(order, rank) != agent)
+		rank++;
+	return rank;
+}
+
+/* At every multiple of RANK_LOOK_STEPS turns end, and who was passed over no longer is. */
+static void ranks_look(struct machine *m)
+{
+	if (m->step >= m->ranks.look_step)
+		m->ranks = (struct ranks){.look_step = (m->step / RANK_LOOK_STEPS + 1) * RANK_LOOK_STEPS};
+}
+
+/* One turn of the CPU `c`, or what is left of it. Its stores are held if its buffer ranks below it. */
+static enum run_end ranked_run(struct machine *m, uint64_t order, struct cpu *c, uint64_t step_end)
+{
+	struct ranks *ranks = &m->ranks;
+	uint32_t rank = rank_of(order, c->number);
+	bool others_wait = ranks->spinning;
+	for (uint32_t above = 0; above < rank; above++)
+		others_wait |= ranked_agent(order, above) < m->cpu_count; /* it was not enabled, or it would run */
 	m->auto_cpu = c->number;
 	int pending = pending_interrupt(c);
 	if (pending >= 0) {
 		irq_step(c, (uint64_t)pending);
+		ranks->turn = 0;
 		return RUN_STEPS;
 	}
-	uint64_t turn_end = others_wait && step_end - m->step > RANK_LOOK_STEPS ? m->step + RANK_LOOK_STEPS : step_end;
+	uint64_t turn_end = others_wait && ranks->look_step < step_end ? ranks->look_step : step_end;
 	if (c->s.nmi_pending || apic_raised(c))
 		turn_end = m->step + 1;
-	set_hold(c, held);
+	set_hold(c, rank_of(order, AGENT_DRAIN + c->number) > rank);
 	enum run_end end = run(c, turn_end, true);
 	set_hold(c, false);
-	/* Who spins waits for somebody else to get on. */
-	*spinning = end == RUN_PAUSE ? *spinning | UINT32_C(1) << c->number : 0;
+	ranks_look(m); /* with nobody waiting the turn may have gone on past it */
+	if (end == RUN_PAUSE)
+		ranks->spinning |= UINT32_C(1) << c->number; /* until others have got on */
+	if (end == RUN_PAUSE || end == RUN_WAITING)
+		ranks->turn = 0;
 	return end;
 }
 
 /* The agent of the highest rank that is enabled goes on: PCT's scheduler (recorder/strategies/pct.py). Agents that `order`
- * does not name come last, as in the default schedule. */
+ * does not name come last, as in the default schedule. A turn ends at a multiple of RANK_LOOK_STEPS, and where it stands is
+ * kept in `m->ranks`: it is the same schedule however often the caller stops on the way. */
 static enum stop ranked_execute(struct machine *m, uint64_t order, uint64_t step_end)
 {
-	uint32_t spinning = 0;
+	struct ranks *ranks = &m->ranks;
 	while (m->step < step_end) {
 		if (m->s.ended)
 			return m->s.shutdown ? STOP_shutdown : STOP_exit;
 		if (tap_full(&m->tap))
 			return STOP_events;
+		ranks_look(m);
 		uint32_t rank = 0;
-		while (rank < AGENT_COUNT && !agent_enabled(m, ranked_agent(order, rank), spinning))
-			rank++;
-		if (rank == AGENT_COUNT && spinning) {
-			spinning = 0; /* everybody does: round and round */
-		} else if (rank == AGENT_COUNT) {
+		if (ranks->turn)
+			rank = rank_of(order, ranks->turn - 1);
+		else
+			while (rank < AGENT_COUNT && !agent_enabled(m, ranked_agent(order, rank), ranks->spinning))
+				rank++;
+		if (rank == AGENT_COUNT && ranks->spinning) {
+			ranks->spinning = 0; /* everybody does: round and round */
+			continue;
+		}
+		if (rank == AGENT_COUNT) {
 			enum stop stop = auto_execute(m, m->step + 1);
 			if (stop != STOP_steps)
 				return stop;
-		} else if (ranked_agent(order, rank) >= AGENT_DRAIN) {
-			drain_step(&m->cpus[ranked_agent(order, rank) - AGENT_DRAIN]);
-		} else if (ranked_run(m, order, rank, step_end, &spinning) == RUN_TRACE) {
-			return STOP_trace;
+			continue;
 		}
+		uint32_t agent = ranked_agent(order, rank);
+		if (agent >= AGENT_DRAIN) {
+			drain_step(&m->cpus[agent - AGENT_DRAIN]);
+			continue;
+		}
+		ranks->turn = agent + 1;
+		if (ranked_run(m, order, &m->cpus[agent], step_end) == RUN_TRACE)
+			return STOP_trace;
 	}
 	return STOP_steps;
 }
@@ -327,6 +356,8 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 		if (exact)
 			return STOP_diverged;
 		uint64_t left = plan_rank_steps(r) - *done, room = step_max - m->step;
+		if (!*done)
+			m->ranks = (struct ranks){0};
 		m->makes_room = true;
 		enum stop stop = ranked_execute(m, r->arg, m->step + (left < room ? left : room));
 		m->makes_room = false;

@@ -12,7 +12,7 @@ Where this departs from the paper:
 * d is drawn as well: 1, 2 and 3 in the proportion 1 : 2 : 2. So is whether stores drain at once (every other run): most
   bugs do not need held stores, and without them there are half as many agents.
 * At a change point there may be a timer tick as well. On one CPU it is all there is.
-* A CPU that spins is passed over until another has got on (the paper's fairness rule, in the core).
+* A CPU that spins is passed over for a while (the paper's fairness rule, in the core).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections import Counter
 
@@ -177,3 +178,26 @@ def test_the_same_seed_is_the_same_schedule() -> None:
             ends.append((m.step, m.state_hash()))
     assert ends[:20] == ends[20:]
     assert len(set(ends)) > 3
+
+
+def test_ranks_do_not_depend_on_where_the_caller_stops() -> None:
+    """As a full tap would make it: events must not change the schedule."""
+    threads = (
+        "mov $40, %ecx; 1: pause; incl 0x8000; loop 1b; hlt",
+        "mov $30, %ecx; 1: incl 0x8040; mov 0x8000, %eax; loop 1b; mov $9, %ecx; 2: pause; loop 2b; hlt",
+        "mov $90, %ecx; 1: incl 0x8080; loop 1b; lock incl 0x8000; hlt",
+    )
+    m = machine(*threads).machine
+    start, r = m.snapshot(), random.Random(7)
+    for _ in range(60):
+        order = [r.choice([E0, E1, 2, D0, D1, AGENT_DRAIN + 2]) for _ in range(16)]
+        plan = rank_record(order, r.choice([100, 400, 2000])).tobytes()
+        ends = []
+        for size in (1 << 20, 1, 7):
+            m.restore(start)
+            m.choices_take()
+            index, done, reason = 0, 0, "steps"
+            while reason == "steps":
+                reason, index, done = m.execute(plan, index=index, done=done, step_max=m.step + size)
+            ends.append((reason, m.step, m.state_hash(), m.choices_take()))
+        assert ends[0] == ends[1] == ends[2]

@@ -259,4 +259,4 @@ def test_random_systems(seed: int) -> None:
         assert final(machine) == end
         machine.restore(start)
         assert run_all(machine, explicit, exact=True)[1] == events
-    assert roomy > 5
+    assert roomy > 10

@@ -127,6 +127,7 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
         for name in images.scenario(answer["scenario"]).counters
         if f"{name} is" in answer["failures"][0]["text"]
     ]
+    lines.append(f"    racetape minimise {tape} -o {Path(tape).with_name('small.tape')}")
     lines.append(f"    racetape debug {tape}")
     return "\n".join(lines)
 

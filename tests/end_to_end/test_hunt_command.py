@@ -32,10 +32,12 @@ def test_the_founding_bug_is_found_and_its_tape_explains_it(tmp_path: Path, capf
     assert (status, err) == (1, "")
     assert "Normal NR_ISOLATED_" in out
     commands = [line.split() for line in out.splitlines() if line.startswith("    racetape ")]
-    assert [command[1] for command in commands] == ["first-divergence", "debug"]
+    assert [command[1] for command in commands] == ["first-divergence", "minimise", "debug"]
     assert main(commands[0][1:]) == 1
     assert "acct_isolated" in capfd.readouterr().out
-    command = [sys.executable, "-m", *commands[1], "-ex", "seek end", "-ex", "when"]
+    assert main(commands[1][1:]) == 0
+    assert "0 of " in capfd.readouterr().out  # on UP the bug needs no schedule
+    command = [sys.executable, "-m", *commands[2], "-ex", "seek end", "-ex", "when"]
     debugged = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     assert "(100.0%" in debugged.stdout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from debugger.ghosts import Counter
-from debugger.zones import ZoneLayout
+from debugger.zones import ZoneLayout, read_places
 from machine import Machine, images
 from machine.symbols import Symbols
 from recorder.hunt import Check, Failure
@@ -30,15 +30,8 @@ class CounterCheck:
             self._counters += [row for row in layout.counters(target.item, None, whole=False) if row.zone is not None]
 
     def __call__(self, machine: Machine) -> Failure | None:
-        held = [
-            (cpu, phys, size, value)
-            for cpu in range(machine.cpus)
-            for _, phys, size, value, _ in machine.store_buffer_entries(cpu)
-        ]
         for counter in self._counters:
-            for place in counter.places:
-                place.memory = int.from_bytes(machine.read(place.phys, place.size_bytes), "little")
-                place.held = [row for row in held if place.touches(row[1], row[2])]
+            read_places(counter.places, machine)
             if counter.value < 0:
                 return Failure(f"{counter.name} is negative", f"{counter.name} is {counter.value} when the run is over")
         return None

@@ -13,7 +13,7 @@ from debugger.frames import is_helper, outside_headers
 from debugger.ghosts import ENTRIES, IRET, TRACE, Account, Counter, Finding, Tracepoints
 from debugger.progress import progress
 from debugger.report import Balance, DivergenceReport, Moment, family
-from debugger.zones import Target, ZoneLayout, counter_lvalue, place_of
+from debugger.zones import Target, ZoneLayout, counter_lvalue, place_of, read_places
 from machine import images
 from machine.errors import ExpressionError, ImageError, TapeError, UsageError
 from machine.symbols import Symbols
@@ -111,16 +111,11 @@ class Query:
             counters = [Counter(target.text, None, [place])]
         else:
             counters = self._layout.counters(target.item, target.watched_zone, whole=target.whole)
-        for place in {id(place): place for row in counters for place in row.places}.values():
+        places = list({id(place): place for row in counters for place in row.places}.values())
+        for place in places:
             if place.phys + place.size_bytes > self._machine.ram_bytes:
                 raise UsageError(f"'{target.text}' lies at physical {place.phys:#x}, which is no RAM")
-            place.memory = int.from_bytes(self._machine.read(place.phys, place.size_bytes), "little")
-            place.held = [
-                (cpu, phys, size, value)
-                for cpu in range(self._machine.cpus)
-                for _addr, phys, size, value, _pc in self._machine.store_buffer_entries(cpu)
-                if place.touches(phys, size)
-            ]
+        read_places(places, self._machine)
         return counters
 
     def _owner(self, pc: int) -> Hashable:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import drgn
 
 from debugger.ghosts import Counter, Place
+from machine import Machine
 from machine.errors import ExpressionError, UsageError
 from machine.symbols import Lvalue, Symbols
 
@@ -144,3 +145,15 @@ def place_of(lvalue: Lvalue, phys_of: Callable[[int], int], *, signed: bool = Tr
     if phys < 0:
         raise UsageError(f"'{lvalue.text}' at {lvalue.address:#x} is not mapped when recording starts")
     return Place(phys, lvalue.size_bytes, signed=signed)
+
+
+def read_places(places: Iterable[Place], machine: Machine) -> None:
+    """Give places, which lie in RAM, the memory and the held stores that they have now."""
+    held = [
+        (cpu, phys, size, value)
+        for cpu in range(machine.cpus)
+        for _addr, phys, size, value, _pc in machine.store_buffer_entries(cpu)
+    ]
+    for place in places:
+        place.memory = int.from_bytes(machine.read(place.phys, place.size_bytes), "little")
+        place.held = [row for row in held if place.touches(row[1], row[2])]

@@ -27,7 +27,14 @@ EXIT_FOUND: Final = 1
 EXIT_BAD: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
-JSON_HELP: Final = "Print one JSON object instead of text."
+variant_option = click.option("--variant", help="Variant of the guest (default: the scenario's first).")
+configuration_option = click.option(
+    "--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported)."
+)
+output_option = click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
 class Commands(click.Group):
@@ -63,7 +70,7 @@ def racetape() -> None:
 
 
 @racetape.command(epilog=epilog("racetape scenarios", "racetape scenarios --json"))
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@json_option
 def scenarios(as_json: bool) -> None:
     """List the bundled scenarios with their variants and configurations."""
     from machine import images
@@ -94,8 +101,8 @@ def scenarios(as_json: bool) -> None:
     )
 )
 @click.argument("scenario")
-@click.option("--variant", help="Variant of the guest (default: the scenario's first).")
-@click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
+@variant_option
+@configuration_option
 @click.option(
     "--strategy",
     default="default",
@@ -105,8 +112,8 @@ def scenarios(as_json: bool) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
 @click.option("--script", type=click.Path(path_type=Path), help="File with a schedule in words (docs/hunt.md).")
 @click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@output_option
+@json_option
 def record(
     scenario: str,
     variant: str | None,
@@ -178,8 +185,8 @@ def record(
     )
 )
 @click.argument("scenario")
-@click.option("--variant", help="Variant of the guest (default: the scenario's first).")
-@click.option("--config", "configuration", help="CPUs, paging: smp2-pae, up-x86_64... (default: as reported).")
+@variant_option
+@configuration_option
 @click.option(
     "--strategy", default="portfolio", show_default=True, help="Who plans the schedules (portfolio, pct, random-walk)."
 )
@@ -189,8 +196,8 @@ def record(
 @click.option("--jobs", type=click.IntRange(1), help="Processes; the answer is the same (default: one a CPU).")
 @click.option("--all", "every", is_flag=True, help="Go on after a failure: a tape for each different cause.")
 @click.option("--endings-only", is_flag=True, help="Leave the scenario's counters alone: only BUG, faults, deadlock.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@output_option
+@json_option
 def hunt(
     scenario: str,
     variant: str | None,
@@ -210,8 +217,10 @@ def hunt(
     A run fails if the guest reports a BUG or a fault, if every CPU waits for ever, or if one of the scenario's zone
     counters is negative in the end. Exit status 1 if one failed.
     """
+    from debugger.checks import scenario_counters
     from machine import images
-    from racetape.hunt import Hunt, print_report, run_hunt, scenario_counters
+    from racetape.hunt import print_report, run_hunt
+    from recorder.hunt import Hunt
     from recorder.hunt import endings_only as no_checks
 
     row = images.scenario(scenario)
@@ -256,7 +265,7 @@ def hunt(
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="As for hunt.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes; the answer is the same.")
 @click.option("--endings-only", is_flag=True, help="Leave the scenario's counters alone: only BUG, faults, deadlock.")
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@json_option
 def matrix(
     scenario: str,
     variants: tuple[str, ...],
@@ -272,8 +281,9 @@ def matrix(
 
     Exit status 1 if it fails in one.
     """
-    from racetape.hunt import Hunt, scenario_counters
+    from debugger.checks import scenario_counters
     from racetape.matrix import print_matrix, run_matrix
+    from recorder.hunt import Hunt
     from recorder.hunt import endings_only as no_checks
 
     what = Hunt(
@@ -337,11 +347,11 @@ tape_argument = click.argument("tape", type=click.Path(path_type=Path))
     )
 )
 @tape_argument
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
+@output_option
 @click.option("--script", type=click.Path(dir_okay=False, path_type=Path), help="Where to write the schedule in words.")
-@click.option("--runs", default=20_000, show_default=True, type=click.IntRange(1), help="Most runs to make.")
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
-def minimise(tape: Path, output: Path, script: Path | None, runs: int, as_json: bool) -> None:
+@click.option("--runs", type=click.IntRange(1), help="Most runs to make (default: 20000).")
+@json_option
+def minimise(tape: Path, output: Path, script: Path | None, runs: int | None, as_json: bool) -> None:
     """Find the fewest choices that make the failure of TAPE happen again, and record that.
 
     In the end no single choice can be left out, no held store let go, no run be made shorter by one step.
@@ -360,7 +370,7 @@ def minimise(tape: Path, output: Path, script: Path | None, runs: int, as_json: 
 
 @racetape.command(epilog=epilog("racetape replay bug.tape"))
 @tape_argument
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@json_option
 def replay(tape: Path, as_json: bool) -> None:
     """Run TAPE again, checking state hashes on the way, and print what the guest printed."""
     from racetape.progress import ticking
@@ -393,7 +403,7 @@ def replay(tape: Path, as_json: bool) -> None:
 
 @racetape.command(epilog=epilog("racetape verify bug.tape", "racetape verify bug.tape --json"))
 @tape_argument
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@json_option
 def verify(tape: Path, as_json: bool) -> None:
     """Check every byte of TAPE, replay it, and compare every event and state hash.
 
@@ -448,7 +458,7 @@ def describe_problems(report: VerifyReport) -> str:
 )
 @tape_argument
 @click.option("--counter", required=True, help="A vmstat item (every zone is watched) or a C lvalue of the guest.")
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@json_option
 def first_divergence(tape: Path, counter: str, as_json: bool) -> None:
     """Find the first event that made a counter wrong, the first that made it negative, and who was misled first.
 
@@ -536,8 +546,8 @@ def litmus(
 
 @racetape.command(epilog=epilog("racetape strip bug.tape -o small.tape"))
 @tape_argument
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write.")
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@output_option
+@json_option
 def strip(tape: Path, output: Path, as_json: bool) -> None:
     """Copy TAPE without its derived layer: the schedule alone, which replays to the same hashes."""
     from traces import strip as strip_tape
@@ -553,7 +563,7 @@ def strip(tape: Path, output: Path, as_json: bool) -> None:
 
 @racetape.command(epilog=epilog("racetape demo", "racetape demo --keep tapes/"))
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Leave the tapes in this folder.")
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@json_option
 def demo(keep: Path | None, as_json: bool) -> None:
     """Record, replay and explain the Linux bug of June 2011; everything printed is computed now."""
     from racetape.demo import run_demo
@@ -562,7 +572,7 @@ def demo(keep: Path | None, as_json: bool) -> None:
 
 
 @racetape.command(epilog=epilog("racetape doctor", "racetape doctor --json"))
-@click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+@json_option
 def doctor(as_json: bool) -> None:
     """Check the installation: packages that shadow racetape's, guest images, tools.
 

@@ -7,16 +7,13 @@ from typing import Any, Final
 
 import click
 
-from debugger.checks import scenario_counters
 from debugger.progress import progress
 from machine import images
 from machine.errors import RacetapeError
-from recorder.hunt import Found, Hunt, Tally, Verdict, hunt
+from recorder.hunt import Hunt, Tally, Verdict, hunt
 
 CONFIDENCE: Final = 0.95
 """Of the statement about a hunt in which nothing failed."""
-
-__all__ = ["Hunt", "run_hunt", "scenario_counters"]
 
 
 def run_hunt(what: Hunt, output: Path) -> tuple[Verdict, dict[str, Any]]:
@@ -32,18 +29,15 @@ def run_hunt(what: Hunt, output: Path) -> tuple[Verdict, dict[str, Any]]:
 
     with progress("hunting: schedule", lambda: ran, what.schedules, mark=""):
         verdict = hunt(what, count)
-    tapes = _record(what, verdict.found, output)
+    tapes = _record(verdict, output)
     return verdict, _answer(verdict, tapes)
 
 
-def _record(what: Hunt, found: list[Found], output: Path) -> list[Path]:
-    if not found:
-        return []
-    prepared = what.prepare()
+def _record(verdict: Verdict, output: Path) -> list[Path]:
     paths = []
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(verdict.found, 1):
         path = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
-        summary = prepared.record(path, strategy=what.strategy, seed=row.seed)
+        summary = verdict.prepared.record(path, strategy=verdict.hunt.strategy, seed=row.seed)
         if summary.steps != row.steps:
             raise RacetapeError(
                 f"schedule {row.number} took {row.steps} steps and {summary.steps} when it was recorded: "

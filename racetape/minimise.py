@@ -14,24 +14,23 @@ from debugger.checks import scenario_counters
 from debugger.progress import progress
 from machine.errors import UsageError
 from recorder.hunt.trial import Trial
-from recorder.minimise import Minimiser, script_records
+from recorder.minimise import RUNS_MAX, Minimiser, script_records
 from recorder.record import Prepared, prepare
 from recorder.strategies.script import Script, script_line
 from traces import Tape
 from traces.schema import Op, RecordArray
 
-RUNS_MAX: Final = 20_000
 _COMMENT_COLUMN: Final = 32
 
-__all__ = ["RUNS_MAX", "print_report", "run_minimise"]
 
-
-def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int) -> dict[str, Any]:
+def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int | None) -> dict[str, Any]:
     """Minimise the schedule of `tape`, record it to `output`, write its script; the answer as JSON has it.
+
+    runs_max: most runs to make, None for the usual limit.
 
     Raises UsageError if the tape does not fail or is of another image, TapeError.
     """
-    prepared = _prepared(tape)
+    prepared, runs_max = _prepared(tape), runs_max or RUNS_MAX
     records = np.concatenate([chunk.records for chunk in tape.choices(tape.header.ready_step)])
     trial = Trial(prepared, scenario_counters(prepared))
     runs = 0

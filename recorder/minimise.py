@@ -2,13 +2,15 @@
 
 Zeller, Hildebrandt, "Simplifying and isolating failure-inducing input", IEEE TSE 2002. A candidate is a list of choices
 with the default schedule behind them; it is run, and kept if the run fails for the same cause. In the end no single
-choice can be left out (1-minimal), no held store can be let go, and no run can be cut to half.
+choice can be left out (1-minimal), no held store let go, no run made one step shorter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,9 @@ from recorder.hunt.checks import Failure
 from recorder.hunt.trial import Ended, Trial
 from recorder.strategies.script import Script
 from traces.schema import HOLD, ON, Op, RecordArray
+
+RUNS_MAX: Final = 20_000
+"""Most candidates to run, unless told otherwise."""
 
 Progress = Callable[[int, int], None]
 """Called with (runs so far, choices left)."""
@@ -69,10 +74,12 @@ class Minimiser:
         runs_max: most candidates to run.
     """
 
-    def __init__(self, trial: Trial, *, runs_max: int = 20_000, progress: Progress | None = None) -> None:
+    def __init__(self, trial: Trial, *, runs_max: int = RUNS_MAX, progress: Progress | None = None) -> None:
         self._trial, self._runs_max, self._progress = trial, runs_max, progress
         self._runs = 0
-        self._known: dict[bytes, bool] = {}
+        self._known: dict[
+            bytes, bool
+        ] = {}  # by hash: a list may have a hundred thousand bytes, and there are thousands
         self._failure: Failure | None = None
         self._cause = ""
 
@@ -103,7 +110,7 @@ class Minimiser:
 
     def _fails(self, records: RecordArray) -> bool:
         """Whether this candidate fails for the same cause. Nothing does once the budget is spent."""
-        key = records.tobytes()
+        key = blake2b(records.tobytes(), digest_size=16).digest()
         known = self._known.get(key)
         if known is not None or not self._has_budget():
             return bool(known)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from machine import Machine
 from traces.schema import RECORD, Op, RecordArray
 
-FOREVER: int = (1 << 62) - 1
+_VECTORS: Final = range(32, 256)
+
+FOREVER: Final = (1 << 62) - 1
 """An AUTO of this many steps never ends by itself."""
 
 
@@ -55,3 +57,8 @@ def plan(*rows: tuple[int, int, int] | tuple[int, int, int, int]) -> RecordArray
 def auto(step_count: int = FOREVER) -> RecordArray:
     """The default schedule for at most `step_count` steps."""
     return plan((Op.AUTO, 0, step_count))
+
+
+def deliverable(machine: Machine) -> list[tuple[int, int]]:
+    """(cpu, vector) of every interrupt that could come now: the armed timer's, and pending ones."""
+    return [(c, vector) for c in range(machine.cpus) for vector in _VECTORS if machine.can_interrupt(c, vector)]

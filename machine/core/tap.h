@@ -30,7 +30,8 @@ struct event_block {
 bool tap_set_capacity(struct tap *tap, uint32_t event_count);
 /* Lets go of the rows, which are the caller's to release, and goes on with others. Returns NULL if memory is short. */
 struct event_block *tap_take(struct tap *tap);
-/* Drops a reference to a block that was this tap's. Whoever runs the machine need not stop for it, but two may not call it at once. */
+/* Drops a reference to a block that was this tap's. Whoever runs the machine need not stop for it, but two may not call it
+ * at once. */
 void tap_release(struct tap *tap, struct event_block *block);
 void tap_deinit(struct tap *tap);
 void tap_switch(struct tap *tap, bool on);

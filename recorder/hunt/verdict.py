@@ -5,14 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Final, Literal
 
-from machine.errors import UsageError
+from machine.errors import RacetapeError, UsageError
 from recorder.hunt.checks import Checks, endings_only
 from recorder.hunt.search import Found, Search, Tally
 from recorder.record import Prepared, prepare
@@ -63,6 +64,7 @@ class Verdict:
 
     Attributes:
         hunt: what was asked for.
+        prepared: the scenario as it was hunted in.
         tally: of all schedules up to the end of the hunt.
         seconds: how long it took, without set-up.
         first_failure_seconds: when the first failure was found, None if none was.
@@ -70,6 +72,7 @@ class Verdict:
     """
 
     hunt: Hunt
+    prepared: Prepared
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
     first_failure_seconds: float | None = None
@@ -100,7 +103,7 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
 
     Schedules count in the order of their numbers whoever ran them: those behind the first failing one do not.
 
-    Raises UsageError, ImageError.
+    Raises UsageError, ImageError, RacetapeError if a process died.
     """
     if what.strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy {what.strategy!r}; there are {', '.join(sorted(STRATEGIES))}")
@@ -108,11 +111,14 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
         raise UsageError("the default strategy makes no random choice: its one schedule is what `racetape record` runs")
     if what.jobs < 1 or what.schedules < 1:
         raise UsageError("a hunt takes at least one schedule and one process")
-    verdict = Verdict(what)
-    with _blocks(what) as blocks:
-        started = time.monotonic()
-        try:
-            for block in blocks(started + what.seconds if what.seconds is not None else None):
+    prepared = what.prepare()
+    search = Search(prepared, what.strategy, what.seed, what.checks(prepared))
+    verdict = Verdict(what, prepared)
+    started = time.monotonic()
+    deadline = None if what.seconds is None else started + what.seconds
+    try:
+        with closing(_blocks(what, search, deadline)) as blocks:
+            for block in blocks:
                 verdict.tally.add(block)
                 verdict.seconds = time.monotonic() - started
                 if block.found and verdict.first_failure_seconds is None:
@@ -120,51 +126,41 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
                 if progress is not None:
                     progress(verdict.tally)
                 verdict.interrupted = block.interrupted
-                if block.interrupted or (block.found and not what.every):
+                over = deadline is not None and time.monotonic() >= deadline
+                if over or block.interrupted or (block.found and not what.every):
                     break
-        except KeyboardInterrupt:
-            verdict.interrupted = True
-        verdict.seconds = time.monotonic() - started
+    except KeyboardInterrupt:
+        verdict.interrupted = True
+    except BrokenProcessPool:
+        raise RacetapeError("a process of the hunt died; with --jobs 1 there is only this one") from None
+    verdict.seconds = time.monotonic() - started
     return verdict
 
 
-Blocks = Callable[[float | None], Iterator[Tally]]
-
-
-@contextmanager
-def _blocks(what: Hunt) -> Iterator[Blocks]:
-    """Gives what yields the blocks in order up to a deadline."""
-    ranges = [
+def _blocks(what: Hunt, search: Search, deadline: float | None) -> Generator[Tally, None, None]:
+    """The blocks in order. The first is run here in any case: many bugs are in it, and a pool takes long to start."""
+    ranges = (
         (first, min(BLOCK_SCHEDULES, what.schedules - first)) for first in range(0, what.schedules, BLOCK_SCHEDULES)
-    ]
-    if what.jobs == 1:
-        search = _search(what)
-        yield lambda deadline: (search.block(*row, every=what.every, deadline=deadline) for row in ranges)
+    )
+    here = what.schedules if what.jobs == 1 else BLOCK_SCHEDULES
+    for first, count in ranges:
+        yield search.block(first, count, every=what.every, deadline=deadline)
+        if first + count >= here:
+            break
+    if here >= what.schedules:
         return
     # Spawned: a fork would copy threads' locks, and start from a machine somebody may be using.
     pool = ProcessPoolExecutor(what.jobs, get_context("spawn"), _start, (what,))
+    waiting: deque[Future[Tally]] = deque()
     try:
-        list(pool.map(_ready, range(what.jobs)))
-        yield lambda deadline: _in_order(pool, ranges, what, deadline)
+        for first, count in ranges:
+            waiting.append(pool.submit(_block, first, count, what.every, deadline))
+            if len(waiting) >= _AHEAD * what.jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, ranges: list[tuple[int, int]], what: Hunt, deadline: float | None
-) -> Iterator[Tally]:
-    waiting: deque[Future[Tally]] = deque()
-    for first, count in ranges:
-        waiting.append(pool.submit(_block, first, count, what.every, deadline))
-        if len(waiting) >= _AHEAD * what.jobs:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _search(what: Hunt) -> Search:
-    prepared = what.prepare()
-    return Search(prepared, what.strategy, what.seed, what.checks(prepared))
 
 
 # In the processes of a pool: each has a search of its own, made when it starts.
@@ -173,11 +169,8 @@ _own: list[Search] = []
 
 def _start(what: Hunt) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gave the work
-    _own.append(_search(what))
-
-
-def _ready(_number: int) -> bool:
-    return bool(_own)
+    prepared = what.prepare()
+    _own.append(Search(prepared, what.strategy, what.seed, what.checks(prepared)))
 
 
 def _block(first: int, count: int, every: bool, deadline: float | None) -> Tally:

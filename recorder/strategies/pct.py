@@ -22,13 +22,12 @@ from typing import Final
 import numpy as np
 
 from machine import Machine
-from recorder.schedule import FOREVER, auto, plan
+from recorder.schedule import FOREVER, auto, deliverable, plan
 from traces.schema import Op, RecordArray
 
 AGENT_DRAIN: Final = 8
 """Agent n is CPU n, agent 8 + n its store buffer (`_core.RANK`)."""
 
-_VECTORS: Final = range(32, 256)
 _DEPTHS: Final = (1, 2, 2, 3, 3)
 _FLAG_BITS: Final = 11
 
@@ -92,7 +91,7 @@ class Pct:
         """A change point: who ran gets the lowest priority, and a tick may come."""
         self.order.remove(machine.auto_cpu)
         self.order.append(machine.auto_cpu)
-        ticks = [plan((Op.IRQ, cpu, vector)) for cpu, vector in _deliverable(machine) if self._draw() & 1]
+        ticks = [plan((Op.IRQ, cpu, vector)) for cpu, vector in deliverable(machine) if self._draw() & 1]
         return np.concatenate([*ticks, self._stretch()])
 
     def _stretch(self) -> RecordArray:
@@ -110,8 +109,3 @@ class Pct:
 
     def _draw(self) -> int:
         return int(self._bits.random_raw())
-
-
-def _deliverable(machine: Machine) -> list[tuple[int, int]]:
-    """(cpu, vector) of every interrupt that could come now: the armed timer's, and pending ones."""
-    return [(c, vector) for c in range(machine.cpus) for vector in _VECTORS if machine.can_interrupt(c, vector)]

@@ -15,14 +15,13 @@ from typing import Final
 import numpy as np
 
 from machine import Machine
-from recorder.schedule import auto
+from recorder.schedule import auto, deliverable
 from traces.schema import HOLD, RECORD, Op, RecordArray, U64Array
 
 BATCH_RECORDS: Final = 256
 WALK_STEPS: Final = 1 << 19
 """After so many steps the default schedule takes over, so that every run ends that can."""
 
-_VECTOR_FIRST, _VECTOR_END = 32, 256
 _CHOICES_TRIED: Final = 4
 
 
@@ -104,10 +103,9 @@ class RandomWalk:
 
     def _look_for_vectors(self, machine: Machine) -> None:
         """Learn which vectors can be delivered: the timer's, which the guest chose, and those of pending IPIs."""
-        for cpu in range(machine.cpus):
-            for vector in range(_VECTOR_FIRST, _VECTOR_END):
-                if vector not in self._vectors and machine.can_interrupt(cpu, vector):
-                    self._vectors.append(vector)
+        for _, vector in deliverable(machine):
+            if vector not in self._vectors:
+                self._vectors.append(vector)
 
     def _draw(self, count: int) -> U64Array:
         words = self._bits.random_raw(count)

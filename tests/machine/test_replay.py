@@ -45,6 +45,27 @@ def final(machine: _core.Machine) -> tuple:
     return machine.state_hash(), machine.memory_hash(), machine.step, machine.state_save()
 
 
+def run_slices(machine: _core.Machine, choices: bytes, r: random.Random) -> list[bytearray]:
+    """Exact choices in random slices, with snapshots, saved states and hashes in between."""
+    index = done = 0
+    pieces = [bytearray() for _ in range(9)]
+    while index < len(choices) // 16:
+        limit = machine.step + r.choice((1, 1, 3, 20, 200))
+        reason, index, done = machine.execute(choices, index=index, done=done, step_max=limit, exact=True)
+        assert reason not in ("diverged", "blocked")
+        take_events(machine, pieces)
+        what = r.randrange(5)
+        if what == 0:
+            machine.restore(machine.snapshot())
+        elif what == 1:
+            machine.state_load(machine.state_save())
+        elif what == 2:
+            machine.state_hash()
+        elif what == 3:
+            machine.memory_hash()
+    return pieces
+
+
 def check(seed: int) -> None:
     r, machine, cpus = machine_of(seed)
     start = machine.snapshot()
@@ -62,21 +83,7 @@ def check(seed: int) -> None:
     # In random slices, with snapshots, saved states and hashes in between, and without choices being logged.
     machine.restore(start)
     machine.choices_enabled = False
-    index = done = 0
-    sliced = [bytearray() for _ in range(9)]
-    while index < len(choices) // 16:
-        limit = machine.step + r.choice((1, 3, 20))
-        reason, index, done = machine.execute(choices, index=index, done=done, step_max=limit, exact=True)
-        assert reason not in ("diverged", "blocked")
-        take_events(machine, sliced)
-        what = r.randrange(4)
-        if what == 0:
-            machine.restore(machine.snapshot())
-        elif what == 1:
-            machine.state_load(machine.state_save())
-        elif what == 2:
-            machine.state_hash()
-    assert sliced == events
+    assert run_slices(machine, choices, r) == events
     assert final(machine) == end
     assert machine.choices_take() == b""
 

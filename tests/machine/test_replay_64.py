@@ -8,7 +8,7 @@ import pytest
 from programs import Bare, assemble, run
 from random_programs import random_plan
 from random_programs_64 import MODES, RAM, Mode, build
-from test_replay import final, run_all, take_events
+from test_replay import final, run_all, run_slices, take_events
 
 from machine import _core
 
@@ -40,27 +40,6 @@ def run_steps(machine: _core.Machine, plan: bytes) -> tuple[str, Columns]:
             index, done = index + 1, 0
             continue
         return reason, pieces
-
-
-def run_slices(machine: _core.Machine, choices: bytes, r: random.Random) -> Columns:
-    """Exact choices in random slices, with snapshots, saved states and hashes in between."""
-    index = done = 0
-    pieces = [bytearray() for _ in range(9)]
-    while index < len(choices) // 16:
-        limit = machine.step + r.choice((1, 1, 3, 20, 200))
-        reason, index, done = machine.execute(choices, index=index, done=done, step_max=limit, exact=True)
-        assert reason not in ("diverged", "blocked")
-        take_events(machine, pieces)
-        what = r.randrange(5)
-        if what == 0:
-            machine.restore(machine.snapshot())
-        elif what == 1:
-            machine.state_load(machine.state_save())
-        elif what == 2:
-            machine.state_hash()
-        elif what == 3:
-            machine.memory_hash()
-    return pieces
 
 
 def check(seed: int) -> None:

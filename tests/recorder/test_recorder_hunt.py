@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from multiprocessing import parent_process
 from pathlib import Path
 
 import mini
 import pytest
 
-from machine.errors import UsageError
+from machine.errors import RacetapeError, UsageError
 from machine.symbols import Frame
-from recorder.hunt import Failure, Hunt, Search, Tally, ending_failure, hunt, schedule_seed
+from recorder import Prepared
+from recorder.hunt import Check, Failure, Hunt, Search, Tally, ending_failure, hunt, schedule_seed
 from recorder.strategies import Pct, Portfolio, RandomWalk
 from replayer.verify import verify
 from traces import Tape
@@ -170,3 +173,27 @@ def test_time_is_a_budget_too() -> None:
 def test_bad_hunts(change: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         hunt(Hunt(**{**SMALL, **change}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_does_not_exist_is_said_whoever_would_run_it(jobs: int) -> None:
+    with pytest.raises(UsageError, match="no such scenario"):
+        hunt(Hunt("nonsense", jobs=jobs))
+
+
+def test_a_process_that_dies_is_one_error() -> None:
+    with pytest.raises(RacetapeError, match="a process of the hunt died"):
+        hunt(Hunt(**SMALL, variant=FIX, schedules=200, jobs=2, checks=die_elsewhere))
+
+
+def die_elsewhere(prepared: Prepared) -> list[Check]:
+    """Checks of a hunt: ends every process but the one that started it."""
+    if parent_process() is not None:
+        os._exit(3)
+    return []
+
+
+def test_a_budget_of_schedules_takes_no_memory_of_its_own() -> None:
+    verdict = hunt(Hunt(**SMALL, variant=FIX, schedules=1 << 62, seconds=0.3, jobs=2))
+    assert verdict.result == "budget"
+    assert verdict.tally.schedules > 0

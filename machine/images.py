@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "buggy": (),
     "fix-7454f4ba40b4": ("-DCONFIG_FIX_7454f4ba40b4",),
     "seed-wmb": ("-DCONFIG_SEED_WMB",),
+    "fixed": ("-DCONFIG_FIXED",),
 }
 
 # Plain integer code without SSE and x87, as Linux's: for i686 with three arguments in registers, for x86-64 in the top
@@ -74,7 +75,7 @@ COMMAND_LINE_SIZE = 240
 
 @dataclass(frozen=True)
 class Configuration:
-    """A machine that a scenario can run on: `up-2level`, `smp4-pae`, `smp2-x86_64`."""
+    """A machine that a scenario can run on: `up-2level`, `smp4-pae`; `smp1-x86_64` is an SMP build on one CPU."""
 
     name: str
     kind: str
@@ -84,10 +85,10 @@ class Configuration:
     @classmethod
     def parse(cls, name: str) -> Configuration:
         """Raises UsageError for a name that is not one."""
-        match = re.fullmatch(rf"(?:(up)|smp([2-8]))-({'|'.join(PAGINGS)})", name)
+        match = re.fullmatch(rf"(?:(up)|smp([1-8]))-({'|'.join(PAGINGS)})", name)
         if match is None:
             pagings = " or ".join(f"-{row}" for row in PAGINGS)
-            raise UsageError(f"no such configuration: {name!r} (up or smp2 to smp8, then {pagings})")
+            raise UsageError(f"no such configuration: {name!r} (up or smp1 to smp8, then {pagings})")
         return cls(name, "up" if match[1] else "smp", int(match[2] or 1), match[3])
 
 
@@ -178,8 +179,14 @@ class _Kernel:
 
 @cache
 def _kernels() -> dict[str, _Kernel]:
-    rows = itertools.product(FLAVOURS, KINDS, PAGINGS, VARIANTS)
-    return {_image_name(*row): _Kernel(*row) for row in rows}
+    """Those that some scenario runs on."""
+    found = {}
+    for row in scenarios():
+        for name, variant in itertools.product(row.configurations, row.variants):
+            chosen = Configuration.parse(name)
+            kernel = _Kernel(row.flavour, chosen.kind, chosen.paging, variant)
+            found[_image_name(row.flavour, chosen.kind, chosen.paging, variant)] = kernel
+    return found
 
 
 def image_names() -> tuple[str, ...]:

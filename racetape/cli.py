@@ -168,7 +168,8 @@ def record(
             f"{summary.size_bytes:,} bytes"
         )
         click.echo(f"{summary.outcome}: {describe_stop(summary.stop, summary.exit_status)}")
-        click.echo("whether its counters are true, say:")
+        if row.counters:
+            click.echo("whether its counters are true, say:")
         for counter in row.counters:
             click.echo(f"    racetape first-divergence {summary.path} --counter {counter}")
     if summary.outcome == "failed":

@@ -5,6 +5,7 @@
 #include <linux/mm_inline.h>
 #include <linux/sched.h>
 #include <linux/swap.h>
+#include <racetape/ports.h>
 #include <racetape/scenario.h>
 
 /* Blocks taken, by their first page; page->private is the order. */
@@ -134,4 +135,14 @@ struct task_struct *make_task(const char *name, int cpu, void (*entry)(void *), 
 
 	BUG_ON(!task);
 	return task;
+}
+
+/* For a scenario's last look at what its threads have done: ends the run as a BUG() does, but in words. */
+void scenario_failed(const char *what)
+{
+	printk("BUG: ");
+	printk(what);
+	printk("\n");
+	machine_exit(EXIT_BUG);
+	__builtin_unreachable();
 }

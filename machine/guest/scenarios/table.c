@@ -5,5 +5,8 @@ const struct scenario scenarios[] = {
 	{ "compact", scenario_compact },
 	{ "shootdown", scenario_shootdown },
 	{ "thp-pressure", scenario_thp_pressure },
+#ifdef CONFIG_SMALL
+	{ "window", scenario_window },
+#endif
 	{ NULL, NULL },
 };

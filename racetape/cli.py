@@ -183,6 +183,7 @@ def record(
         "racetape hunt wrong-zone-small --config smp2 -o bug.tape",
         "racetape hunt wrong-zone-small --variant fix-7454f4ba40b4 --budget 2000 --jobs 2 -o bug.tape",
         "racetape hunt wrong-zone-small --config smp2 --all --seconds 30 --json -o bug.tape",
+        "racetape hunt shootdown --config smp2 --budget 100000 --resume long.hunt -o bug.tape",
     )
 )
 @click.argument("scenario")
@@ -197,6 +198,11 @@ def record(
 @click.option("--jobs", type=click.IntRange(1), help="Processes; the answer is the same (default: one a CPU).")
 @click.option("--all", "every", is_flag=True, help="Go on after a failure: a tape for each different cause.")
 @click.option("--endings-only", is_flag=True, help="Leave the scenario's counters alone: only BUG, faults, deadlock.")
+@click.option(
+    "--resume",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that keeps the hunt's state; if it exists, the hunt goes on from there.",
+)
 @output_option
 @json_option
 def hunt(
@@ -210,6 +216,7 @@ def hunt(
     jobs: int | None,
     every: bool,
     endings_only: bool,
+    resume: Path | None,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -239,6 +246,7 @@ def hunt(
         every=every,
         jobs=jobs or min(os.cpu_count() or 1, budget),
         checks=no_checks if endings_only else scenario_counters,
+        resume=resume,
     )
     verdict, answer = run_hunt(what, output)
     if as_json:

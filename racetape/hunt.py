@@ -60,6 +60,7 @@ def _answer(verdict: Verdict, tapes: list[Path]) -> dict[str, Any]:
         "budget": {"schedules": what.schedules, "seconds": what.seconds},
         "interrupted": verdict.interrupted,
         "schedules": tally.schedules,
+        "resumed": verdict.resumed,
         "inconclusive": tally.stops["steps"],
         "steps": tally.steps,
         "final_states": len(tally.states),
@@ -106,8 +107,12 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
     )
     if answer["inconclusive"]:
         lines.append(f"inconclusive: {answer['inconclusive']:,} schedules reached the step limit")
+    if verdict.resumed:
+        lines.append(f"resumed: {verdict.resumed:,} of the schedules were run before ({verdict.hunt.resume})")
     if verdict.interrupted:
         lines.append("interrupted: this is about the schedules up to there")
+        if verdict.hunt.resume is not None:
+            lines.append(f"the same command goes on from there ({verdict.hunt.resume})")
     if not answer["failures"]:
         lines.append(
             f"no proof: a bug that one such schedule hits with probability {answer['bound']['rate']:.2g} or more would "

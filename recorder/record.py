@@ -98,7 +98,7 @@ class Prepared:
     def header(self, strategy: Strategy, seed: int, *, whole: bool) -> TapeHeader:
         """The tape header of a recording."""
         return TapeHeader(
-            tool=f"racetape {_version()}",
+            tool=tool(),
             scenario=self.scenario,
             variant=self.variant,
             configuration=self.configuration,
@@ -259,8 +259,9 @@ def ready_identifier(image: bytes) -> int:
     raise ImageError("the guest image has no tracepoint `ready` (enumerator TP_READY of enum tracepoint)")
 
 
-def _version() -> str:
+def tool() -> str:
+    """This program and its version."""
     try:
-        return metadata.version("racetape")
+        return f"racetape {metadata.version('racetape')}"
     except metadata.PackageNotFoundError:
-        return "0 (not installed)"
+        return "racetape 0 (not installed)"

@@ -77,7 +77,7 @@ class Session:
         """
         idle_plans = 0
         self._progress = progress
-        with _deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupted:
             while True:
                 before = self.machine.step
                 batch = strategy.choose(self.machine)
@@ -193,8 +193,8 @@ def _diverged(machine: Machine, reason: str) -> DivergenceError:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[list[bool]]:
-    """Ctrl-C puts an element into the list instead of raising, so that no chunk is torn; the second one raises.
+def deferred_interrupt() -> Iterator[list[bool]]:
+    """Ctrl-C puts an element into the list instead of raising, so that nothing is torn; the second one raises.
 
     Only in the main thread, where Python allows it, and only if nobody has taken the signal for another use.
     """

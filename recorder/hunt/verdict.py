@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from itertools import chain, islice
+from pathlib import Path
 from typing import Final, Literal
 
-from machine.errors import RacetapeError, UsageError
+from machine.errors import UsageError
 from recorder.hunt.checks import Checks, endings_only
+from recorder.hunt.crew import Alone, Crew, Pool, TimeIsUp, in_order
+from recorder.hunt.identity import identity
+from recorder.hunt.resume import Journal
 from recorder.hunt.search import Found, Search, Tally
 from recorder.record import Prepared, prepare
-from recorder.strategies import STRATEGIES
+from recorder.session import deferred_interrupt
+from recorder.strategies import strategy
 
 BLOCK_SCHEDULES: Final = 32
-_AHEAD: Final = 3
-"""Blocks given to each process at a time."""
 
 Progress = Callable[[Tally], None]
 
@@ -39,6 +38,7 @@ class Hunt:
         every: go on after a failure, and collect one failing schedule for each cause.
         jobs: processes. The verdict does not depend on it, unless `seconds` ends the hunt.
         step_max: a run that takes more steps is inconclusive; None: the scenario's own limit.
+        resume: file that keeps the state of the hunt; if it exists, the hunt goes on from there.
     """
 
     scenario: str
@@ -52,10 +52,15 @@ class Hunt:
     jobs: int = 1
     step_max: int | None = None
     checks: Checks = endings_only
+    resume: Path | None = None
 
     def prepare(self) -> Prepared:
         """The scenario at `ready`. Raises UsageError, ImageError."""
         return prepare(self.scenario, self.variant, self.configuration, step_max=self.step_max)
+
+    def search(self, prepared: Prepared) -> Search:
+        """What runs the schedules, for a scenario prepared by `prepare`. Raises UsageError."""
+        return Search(prepared, self.strategy, self.seed, self.checks(prepared))
 
 
 @dataclass(slots=True)
@@ -66,7 +71,8 @@ class Verdict:
         hunt: what was asked for.
         prepared: the scenario as it was hunted in.
         tally: of all schedules up to the end of the hunt.
-        seconds: how long it took, without set-up.
+        resumed: how many of them were taken over from the file of an earlier command.
+        seconds: how long it took, without set-up; with earlier commands.
         first_failure_seconds: when the first failure was found, None if none was.
         interrupted: whether Ctrl-C ended it.
     """
@@ -74,6 +80,7 @@ class Verdict:
     hunt: Hunt
     prepared: Prepared
     tally: Tally = field(default_factory=Tally)
+    resumed: int = 0
     seconds: float = 0.0
     first_failure_seconds: float | None = None
     interrupted: bool = False
@@ -105,24 +112,26 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
 
     Raises UsageError, ImageError, RacetapeError if a process died.
     """
-    if what.strategy not in STRATEGIES:
-        raise UsageError(f"unknown strategy {what.strategy!r}; there are {', '.join(sorted(STRATEGIES))}")
     if what.strategy == "default":
         raise UsageError("the default strategy makes no random choice: its one schedule is what `racetape record` runs")
     if what.jobs < 1 or what.schedules < 1:
         raise UsageError("a hunt takes at least one schedule and one process")
+    strategy(what.strategy)  # complains about what does not exist before anything takes long
     prepared = what.prepare()
-    search = Search(prepared, what.strategy, what.seed, what.checks(prepared))
+    search = what.search(prepared)
     verdict = Verdict(what, prepared)
-    started = time.monotonic()
-    deadline = None if what.seconds is None else started + what.seconds
+    journal = None if what.resume is None else Journal(what.resume, identity(what, prepared, search), verdict)
+    started = time.monotonic() - verdict.seconds
+    deadline = None if what.seconds is None else time.monotonic() + what.seconds
     try:
-        with closing(_blocks(what, search, deadline)) as blocks:
+        with closing(_blocks(what, search, deadline, verdict.tally)) as blocks:
             for block in blocks:
-                verdict.tally.add(block)
-                verdict.seconds = time.monotonic() - started
-                if block.found and verdict.first_failure_seconds is None:
-                    verdict.first_failure_seconds = verdict.seconds
+                with deferred_interrupt() as interrupted:
+                    _count(verdict, block, time.monotonic() - started)
+                    if journal is not None:
+                        journal.note(verdict)
+                if interrupted:
+                    raise KeyboardInterrupt
                 if progress is not None:
                     progress(verdict.tally)
                 verdict.interrupted = block.interrupted
@@ -131,47 +140,35 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
                     break
     except KeyboardInterrupt:
         verdict.interrupted = True
-    except BrokenProcessPool:
-        raise RacetapeError("a process of the hunt died; with --jobs 1 there is only this one") from None
-    verdict.seconds = time.monotonic() - started
+    except TimeIsUp:
+        pass
+    finally:
+        verdict.seconds = time.monotonic() - started
+        if journal is not None:
+            journal.save(verdict)
     return verdict
 
 
-def _blocks(what: Hunt, search: Search, deadline: float | None) -> Generator[Tally, None, None]:
-    """The blocks in order. The first is run here in any case: many bugs are in it, and a pool takes long to start."""
-    ranges = (
-        (first, min(BLOCK_SCHEDULES, what.schedules - first)) for first in range(0, what.schedules, BLOCK_SCHEDULES)
-    )
-    here = what.schedules if what.jobs == 1 else BLOCK_SCHEDULES
-    for first, count in ranges:
-        yield search.block(first, count, every=what.every, deadline=deadline)
-        if first + count >= here:
-            break
-    if here >= what.schedules:
+def _count(verdict: Verdict, block: Tally, seconds: float) -> None:
+    verdict.tally.add(block)
+    verdict.seconds = seconds
+    if block.found and verdict.first_failure_seconds is None:
+        verdict.first_failure_seconds = seconds
+
+
+def _blocks(what: Hunt, search: Search, deadline: float | None, done: Tally) -> Generator[Tally, None, None]:
+    """The blocks in order, behind what is done. The first is run here in any case: many bugs are in it, and others take
+    long to start."""
+    if done.found and not what.every:
         return
-    # Spawned: a fork would copy threads' locks, and start from a machine somebody may be using.
-    pool = ProcessPoolExecutor(what.jobs, get_context("spawn"), _start, (what,))
-    waiting: deque[Future[Tally]] = deque()
-    try:
-        for first, count in ranges:
-            waiting.append(pool.submit(_block, first, count, what.every, deadline))
-            if len(waiting) >= _AHEAD * what.jobs:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-# In the processes of a pool: each has a search of its own, made when it starts.
-_own: list[Search] = []
-
-
-def _start(what: Hunt) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gave the work
-    prepared = what.prepare()
-    _own.append(Search(prepared, what.strategy, what.seed, what.checks(prepared)))
-
-
-def _block(first: int, count: int, every: bool, deadline: float | None) -> Tally:
-    return _own[0].block(first, count, every=every, deadline=deadline)
+    ranges = (
+        (first, min(BLOCK_SCHEDULES, what.schedules - first))
+        for first in range(done.schedules, what.schedules, BLOCK_SCHEDULES)
+    )
+    here = Alone(what, search, deadline)
+    yield from in_order(here, islice(ranges, 1))
+    following = next(ranges, None)
+    if following is None:
+        return
+    crew: Crew = here if what.jobs == 1 else Pool(what, deadline)
+    yield from in_order(crew, chain((following,), ranges))

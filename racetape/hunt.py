@@ -38,6 +38,8 @@ def _record(verdict: Verdict, output: Path) -> list[Path]:
     for number, row in enumerate(verdict.found, 1):
         path = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
         summary = verdict.prepared.record(path, strategy=verdict.hunt.strategy, seed=row.seed)
+        if summary.stop == "interrupted":
+            raise KeyboardInterrupt
         if summary.steps != row.steps:
             raise RacetapeError(
                 f"schedule {row.number} took {row.steps} steps and {summary.steps} when it was recorded: "

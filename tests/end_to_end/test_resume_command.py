@@ -52,8 +52,8 @@ def test_killed_and_resumed(number: int, jobs: str, tmp_path: Path, capfd: pytes
             time.sleep(0.02)
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
-        if number == signal.SIGINT and process.returncode == 130:
-            assert f"({state})" in out or json.loads(out)["interrupted"]
+        if number == signal.SIGINT:
+            assert process.returncode in (1, 130), err  # 1: it was through
         assert "Traceback" not in err
         done.append(schedules_done(state))
     assert 0 < done[0] <= done[1]

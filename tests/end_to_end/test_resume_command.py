@@ -51,7 +51,7 @@ def test_killed_and_resumed(number: int, jobs: str, tmp_path: Path, capfd: pytes
         while schedules_done(state) == before and process.poll() is None and time.monotonic() - waited < 60:
             time.sleep(0.02)
         os.killpg(process.pid, number)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
         if number == signal.SIGINT:
             assert process.returncode in (1, 130), err  # 1: it was through
         assert "Traceback" not in err

@@ -46,6 +46,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "buggy": (),
     "fix-7454f4ba40b4": ("-DCONFIG_FIX_7454f4ba40b4",),
     "seed-wmb": ("-DCONFIG_SEED_WMB",),
+    "fix-fc280fe87144": ("-DCONFIG_FIX_fc280fe87144",),
     "fixed": ("-DCONFIG_FIXED",),
 }
 

@@ -27,6 +27,32 @@ void putback_lru_pages(struct list_head *l)
 	}
 }
 
+/*
+ * 4.10's form of the above, which put the page back first (6afcf8ef0ca0): if that was the last reference to it, its flags
+ * are wiped by then, and it uncounts as a file page. 4.11 turned it round again (fc280fe87144).
+ */
+void putback_movable_pages(struct list_head *l)
+{
+	struct page *page, *next;
+
+	list_for_each_entry_safe(page, next, l, lru) {
+		enum zone_stat_item isolated_as = NR_ISOLATED_ANON + page_is_file_cache(page);
+
+		list_del(&page->lru);
+		trace_page_putback(page);
+		ghost(page, isolated_as, -1);
+#ifdef CONFIG_FIX_fc280fe87144
+		dec_zone_page_state(page, NR_ISOLATED_ANON + page_is_file_cache(page));
+		putback_lru_page(page);
+#else
+		putback_lru_page(page);
+		dec_zone_page_state(page, NR_ISOLATED_ANON + page_is_file_cache(page));
+#endif
+		/* If it was another counter that was changed, this one should have been. */
+		trace_vmstat(page_zone(page), isolated_as);
+	}
+}
+
 /* Replace one mapping's migration entry by a pte to the new page. Dirty stays in PageDirty, not in the pte. */
 static int remove_migration_pte(struct page *new, struct vm_area_struct *vma, unsigned long addr, void *old)
 {

@@ -137,6 +137,25 @@ struct task_struct *make_task(const char *name, int cpu, void (*entry)(void *), 
 	return task;
 }
 
+/* The page behind an address, with a reference; NULL if none is mapped now (follow_page() in Linux). */
+struct page *find_get_mapped(unsigned long address)
+{
+	struct mm_struct *mm = current->mm;
+	pmd_t *pmd = mm_find_pmd(mm, address);
+	struct page *page = NULL;
+	spinlock_t *ptl;
+
+	if (!pmd || pmd_none(*pmd))
+		return NULL;
+	pte_t *pte = pte_offset_map_lock(mm, pmd, address, &ptl);
+	if (pte_present(*pte)) {
+		page = pte_page(*pte);
+		get_page(page);
+	}
+	pte_unmap_unlock(pte, ptl);
+	return page;
+}
+
 /* For a scenario's last look at what its threads have done: ends the run as a BUG() does, but in words. */
 void scenario_failed(const char *what)
 {

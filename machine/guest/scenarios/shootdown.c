@@ -96,25 +96,6 @@ static void wait_for_progress(void)
 	}
 }
 
-/* The page behind an address, with a reference; NULL if none is mapped now (follow_page() in Linux). */
-static struct page *find_get_mapped(unsigned long address)
-{
-	struct mm_struct *mm = current->mm;
-	pmd_t *pmd = mm_find_pmd(mm, address);
-	struct page *page = NULL;
-	spinlock_t *ptl;
-
-	if (!pmd || pmd_none(*pmd))
-		return NULL;
-	pte_t *pte = pte_offset_map_lock(mm, pmd, address, &ptl);
-	if (pte_present(*pte)) {
-		page = pte_page(*pte);
-		get_page(page);
-	}
-	pte_unmap_unlock(pte, ptl);
-	return page;
-}
-
 static struct page *new_page(struct page *page, unsigned long private)
 {
 	(void)page;

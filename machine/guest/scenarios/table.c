@@ -6,6 +6,8 @@ const struct scenario scenarios[] = {
 	{ "shootdown", scenario_shootdown },
 	{ "thp-pressure", scenario_thp_pressure },
 #ifdef CONFIG_SMALL
+	{ "class-flip", scenario_class_flip },
+	{ "vmstat-lost-update", scenario_vmstat_lost_update },
 	{ "window", scenario_window },
 #endif
 	{ NULL, NULL },

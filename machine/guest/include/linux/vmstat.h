@@ -37,6 +37,19 @@ static inline unsigned long zone_page_state(struct zone *zone, enum zone_stat_it
 	return x;
 }
 
+/* With what the CPUs hold back, read without synchronisation. */
+static inline unsigned long zone_page_state_snapshot(struct zone *zone, enum zone_stat_item item)
+{
+	long x = atomic_long_read(&zone->vm_stat[item]);
+#ifdef CONFIG_SMP
+	for (unsigned cpu = 0; cpu < num_online_cpus(); cpu++)
+		x += per_cpu_ptr(zone->pageset, cpu)->vm_stat_diff[item];
+	if (x < 0)
+		x = 0;
+#endif
+	return x;
+}
+
 #ifdef CONFIG_SMP
 void __mod_zone_page_state(struct zone *zone, enum zone_stat_item item, int delta);
 void __inc_zone_page_state(struct page *page, enum zone_stat_item item);

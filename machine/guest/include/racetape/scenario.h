@@ -16,6 +16,8 @@ void scenario_wrong_zone(void);
 void scenario_compact(void);
 void scenario_shootdown(void);
 void scenario_thp_pressure(void);
+void scenario_class_flip(void);
+void scenario_vmstat_lost_update(void);
 void scenario_window(void);
 
 /* scenarios/arrange.c: set-up, and what an outcome must not be. */
@@ -25,6 +27,7 @@ struct page *hog_take(unsigned long pfn);
 void hog_release(unsigned long start_pfn, unsigned long end_pfn);
 void make_lru_page(struct page *page, enum lru_list lru);
 struct task_struct *make_task(const char *name, int cpu, void (*entry)(void *), void *argument);
+struct page *find_get_mapped(unsigned long address);
 void scenario_failed(const char *what) __attribute__((noreturn));
 
 #endif

@@ -184,6 +184,7 @@ def record(
         "racetape hunt wrong-zone-small --variant fix-7454f4ba40b4 --budget 2000 --jobs 2 -o bug.tape",
         "racetape hunt wrong-zone-small --config smp2 --all --seconds 30 --json -o bug.tape",
         "racetape hunt shootdown --config smp2 --budget 100000 --resume long.hunt -o bug.tape",
+        "racetape hunt shootdown --config smp2 --budget 100000 --cluster scheduler:8786 -o bug.tape",
     )
 )
 @click.argument("scenario")
@@ -198,6 +199,7 @@ def record(
 @click.option("--jobs", type=click.IntRange(1), help="Processes; the answer is the same (default: one a CPU).")
 @click.option("--all", "every", is_flag=True, help="Go on after a failure: a tape for each different cause.")
 @click.option("--endings-only", is_flag=True, help="Leave the scenario's counters alone: only BUG, faults, deadlock.")
+@click.option("--cluster", metavar="ADDRESS", help="Dask scheduler (host:port) whose workers run the schedules.")
 @click.option(
     "--resume",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -216,6 +218,7 @@ def hunt(
     jobs: int | None,
     every: bool,
     endings_only: bool,
+    cluster: str | None,
     resume: Path | None,
     output: Path,
     as_json: bool,
@@ -235,6 +238,8 @@ def hunt(
     row.image(row.configuration(configuration or "").name, variant or "")  # complains about what does not exist
     if not output.parent.is_dir():
         raise UsageError(f"cannot write {output}: there is no folder {output.parent}")
+    if cluster is not None and jobs is not None:
+        raise UsageError("--jobs is for processes on this host: with --cluster it has no meaning")
     what = Hunt(
         scenario,
         variant,
@@ -247,6 +252,7 @@ def hunt(
         jobs=jobs or min(os.cpu_count() or 1, budget),
         checks=no_checks if endings_only else scenario_counters,
         resume=resume,
+        cluster=cluster,
     )
     verdict, answer = run_hunt(what, output)
     if as_json:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -43,15 +43,14 @@ class Crew(Protocol):
 
 
 def in_order(crew: Crew, ranges: Iterator[tuple[int, int]]) -> Generator[Tally, None, None]:
-    """The blocks (first, count), in their order whoever is done first; closes the crew."""
+    """The blocks (first, count), in their order whoever is done first."""
     waiting: deque[Result] = deque()
-    with closing(crew):
-        for first, count in ranges:
-            waiting.append(crew.submit(first, count))
-            while len(waiting) >= crew.blocks_max:
-                yield waiting.popleft()()
-        while waiting:
+    for first, count in ranges:
+        waiting.append(crew.submit(first, count))
+        while len(waiting) >= crew.blocks_max:
             yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
 
 
 class Alone:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from machine.errors import UsageError
 from recorder.hunt.checks import Checks, endings_only
+from recorder.hunt.cluster import Cluster
 from recorder.hunt.crew import Alone, Crew, Pool, TimeIsUp, in_order
 from recorder.hunt.identity import identity
 from recorder.hunt.resume import Journal
@@ -38,6 +39,7 @@ class Hunt:
         every: go on after a failure, and collect one failing schedule for each cause.
         jobs: processes. The verdict does not depend on it, unless `seconds` ends the hunt.
         step_max: a run that takes more steps is inconclusive; None: the scenario's own limit.
+        cluster: address of a Dask scheduler whose workers run the schedules; None: `jobs` processes here.
         resume: file that keeps the state of the hunt; if it exists, the hunt goes on from there.
     """
 
@@ -53,6 +55,7 @@ class Hunt:
     step_max: int | None = None
     checks: Checks = endings_only
     resume: Path | None = None
+    cluster: str | None = None
 
     def prepare(self) -> Prepared:
         """The scenario at `ready`. Raises UsageError, ImageError."""
@@ -120,11 +123,12 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
     prepared = what.prepare()
     search = what.search(prepared)
     verdict = Verdict(what, prepared)
-    journal = None if what.resume is None else Journal(what.resume, identity(what, prepared, search), verdict)
+    asked = {} if what.resume is None and what.cluster is None else identity(what, prepared, search)
+    journal = None if what.resume is None else Journal(what.resume, asked, verdict)
     started = time.monotonic() - verdict.seconds
     deadline = None if what.seconds is None else time.monotonic() + what.seconds
     try:
-        with closing(_blocks(what, search, deadline, verdict.tally)) as blocks:
+        with closing(_blocks(what, search, asked, deadline, verdict.tally)) as blocks:
             for block in blocks:
                 with deferred_interrupt() as interrupted:
                     _count(verdict, block, time.monotonic() - started)
@@ -156,7 +160,9 @@ def _count(verdict: Verdict, block: Tally, seconds: float) -> None:
         verdict.first_failure_seconds = seconds
 
 
-def _blocks(what: Hunt, search: Search, deadline: float | None, done: Tally) -> Generator[Tally, None, None]:
+def _blocks(
+    what: Hunt, search: Search, asked: dict[str, Any], deadline: float | None, done: Tally
+) -> Generator[Tally, None, None]:
     """The blocks in order, behind what is done. The first is run here in any case: many bugs are in it, and others take
     long to start."""
     if done.found and not what.every:
@@ -165,10 +171,15 @@ def _blocks(what: Hunt, search: Search, deadline: float | None, done: Tally) -> 
         (first, min(BLOCK_SCHEDULES, what.schedules - first))
         for first in range(done.schedules, what.schedules, BLOCK_SCHEDULES)
     )
-    here = Alone(what, search, deadline)
-    yield from in_order(here, islice(ranges, 1))
-    following = next(ranges, None)
-    if following is None:
-        return
-    crew: Crew = here if what.jobs == 1 else Pool(what, deadline)
-    yield from in_order(crew, chain((following,), ranges))
+    with ExitStack() as stack:
+        here = Alone(what, search, deadline)
+        crew: Crew | None = None
+        if what.cluster is not None:  # first of all: whoever gave a wrong address wants to know now
+            crew = stack.enter_context(closing(Cluster(what.cluster, what, asked, deadline)))
+        yield from in_order(here, islice(ranges, 1))
+        following = next(ranges, None)
+        if following is None:
+            return
+        if crew is None:
+            crew = here if what.jobs == 1 else stack.enter_context(closing(Pool(what, deadline)))
+        yield from in_order(crew, chain((following,), ranges))

@@ -47,6 +47,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fix-7454f4ba40b4": ("-DCONFIG_FIX_7454f4ba40b4",),
     "seed-wmb": ("-DCONFIG_SEED_WMB",),
     "fix-fc280fe87144": ("-DCONFIG_FIX_fc280fe87144",),
+    "fix-668f9abbd433": ("-DCONFIG_FIX_668f9abbd433",),
+    "fix-d52605d7cb30": ("-DCONFIG_FIX_d52605d7cb30",),
     "fixed": ("-DCONFIG_FIXED",),
 }
 

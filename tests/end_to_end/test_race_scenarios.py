@@ -35,6 +35,8 @@ RACES = {
     "class-flip": Race(
         "a page changed its class while isolated", 500, counter="NR_ISOLATED_FILE", culprit="putback_movable_pages"
     ),
+    "compound-publish": Race("followed a first_page that is not its head", 5000),
+    "dirty-bit": Race("D is lost", 5000, safe=("up",)),
     "vmstat-lost-update": Race(
         "an update was overwritten", 2000, safe=("up",), counter="NR_FILE_DIRTY", culprit="__inc_zone_state"
     ),

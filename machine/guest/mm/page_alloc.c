@@ -38,7 +38,7 @@ static void free_compound_page(struct page *page)
 	__free_pages_ok(page, compound_order(page));
 }
 
-/* A tail says so before it says whose: the window of a pfn scanner's dangling first_page. */
+/* A tail says so before it says whose, up to 668f9abbd433: the window of a pfn scanner's dangling first_page. */
 static void prep_compound_page(struct page *page, unsigned order)
 {
 	unsigned long nr_pages = 1UL << order;
@@ -49,8 +49,14 @@ static void prep_compound_page(struct page *page, unsigned order)
 	for (unsigned long i = 1; i < nr_pages; i++) {
 		struct page *p = page + i;
 
+#ifdef CONFIG_FIX_668f9abbd433
+		p->first_page = page;
+		smp_wmb();
+		__SetPageTail(p);
+#else
 		__SetPageTail(p);
 		p->first_page = page;
+#endif
 	}
 }
 

@@ -7,6 +7,8 @@ const struct scenario scenarios[] = {
 	{ "thp-pressure", scenario_thp_pressure },
 #ifdef CONFIG_SMALL
 	{ "class-flip", scenario_class_flip },
+	{ "compound-publish", scenario_compound_publish },
+	{ "dirty-bit", scenario_dirty_bit },
 	{ "vmstat-lost-update", scenario_vmstat_lost_update },
 	{ "window", scenario_window },
 #endif

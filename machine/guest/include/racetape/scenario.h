@@ -17,6 +17,8 @@ void scenario_compact(void);
 void scenario_shootdown(void);
 void scenario_thp_pressure(void);
 void scenario_class_flip(void);
+void scenario_compound_publish(void);
+void scenario_dirty_bit(void);
 void scenario_vmstat_lost_update(void);
 void scenario_window(void);
 

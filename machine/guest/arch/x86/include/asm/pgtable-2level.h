@@ -59,6 +59,19 @@ static inline u32 native_get_and_clear(u32 *entry)
 #endif
 }
 
+/* Another value in place of the old one, which is returned as it was at that very moment. */
+static inline pmd_t pmdp_establish(pmd_t *pmdp, pmd_t pmd)
+{
+#ifdef CONFIG_SMP
+	return __pmd(xchg(pmd_flags_word(pmdp), pmd_val(pmd)));
+#else
+	pmd_t old = *pmdp;
+
+	set_pmd(pmdp, pmd);
+	return old;
+#endif
+}
+
 #define native_ptep_get_and_clear(ptep) __pte(native_get_and_clear(&(ptep)->pte_low))
 #define native_pmdp_get_and_clear(pmdp) __pmd(native_get_and_clear(pmd_flags_word(pmdp)))
 

@@ -93,6 +93,20 @@ static inline u64 native_get_and_clear(u64 *entry)
 	return low | (u64)high << 32;
 }
 
+/*
+ * Another value in place of the old one, which is returned as it was when the hardware could still change it. Only for
+ * values that are not present: then halves are good enough, on UP as on SMP.
+ */
+static inline pmd_t pmdp_establish(pmd_t *pmdp, pmd_t pmd)
+{
+	volatile u32 *half = (u32 *)pmdp;
+	u32 low = xchg(&half[0], (u32)pmd_val(pmd));
+	u32 high = half[1];
+
+	half[1] = (u32)(pmd_val(pmd) >> 32);
+	return __pmd(low | (u64)high << 32);
+}
+
 #define native_ptep_get_and_clear(ptep) __pte(native_get_and_clear(&(ptep)->pte))
 #define native_pmdp_get_and_clear(pmdp) __pmd(native_get_and_clear(&(pmdp)->pmd))
 

@@ -84,6 +84,8 @@ static inline bool pmd_trans_splitting(pmd_t pmd) { return pmd_val(pmd) & _PAGE_
 #define pmd_mkwrite(pmd) __pmd(pmd_val(pmd) | _PAGE_RW)
 #define pmd_mkdirty(pmd) __pmd(pmd_val(pmd) | _PAGE_DIRTY)
 #define pmd_mkyoung(pmd) __pmd(pmd_val(pmd) | _PAGE_ACCESSED)
+#define pmd_mkclean(pmd) __pmd(pmd_val(pmd) & ~_PAGE_DIRTY)
+#define pmd_mknotpresent(pmd) __pmd(pmd_val(pmd) & ~_PAGE_PRESENT)
 #define pmd_mkold(pmd) __pmd(pmd_val(pmd) & ~_PAGE_ACCESSED)
 #define pmd_mkhuge(pmd) __pmd(pmd_val(pmd) | _PAGE_PSE)
 #define pmd_wrprotect(pmd) __pmd(pmd_val(pmd) & ~_PAGE_RW)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from debugger.checks import scenario_counters
 from machine import images
 from racetape.cli import main
 from recorder.hunt import Hunt, Verdict, hunt
+from recorder.hunt.trial import Trial
+from recorder.record import prepare
+from recorder.strategies.script import Script, parse_script
+
+TIMER_VECTOR = 0xEF
+RESCHEDULE_VECTOR = 0xFD
 
 
 @dataclass(frozen=True)
@@ -21,12 +28,16 @@ class Race:
         text: how a failing run says what is wrong.
         schedules: so many find it, for almost any seed.
         safe: the builds that cannot have it.
+        place: the function that must be interrupted in its middle, "" if it takes more than one.
+        on_one_cpu: whether it is between tasks of one CPU, also where there are more.
         counter, culprit: what first-divergence names, and where it sees it go wrong.
     """
 
     text: str
     schedules: int
     safe: tuple[str, ...] = ()
+    place: str = ""
+    on_one_cpu: bool = False
     counter: str = ""
     culprit: str = ""
 
@@ -35,12 +46,18 @@ RACES = {
     "class-flip": Race(
         "a page changed its class while isolated", 500, counter="NR_ISOLATED_FILE", culprit="putback_movable_pages"
     ),
-    "compound-publish": Race("followed a first_page that is not its head", 5000),
-    "dirty-bit": Race("D is lost", 5000, safe=("up",)),
+    "compound-publish": Race("followed a first_page that is not its head", 5000, place="prep_compound_page"),
+    "dirty-bit": Race("D is lost", 5000, safe=("up",), place="pmdp_invalidate"),
     "vmstat-lost-update": Race(
-        "an update was overwritten", 2000, safe=("up",), counter="NR_FILE_DIRTY", culprit="__inc_zone_state"
+        "an update was overwritten",
+        2000,
+        safe=("up",),
+        place="__inc_zone_state",
+        on_one_cpu=True,
+        counter="NR_FILE_DIRTY",
+        culprit="__inc_zone_state",
     ),
-    "window": Race("one of two additions to the shared word is lost", 3000),
+    "window": Race("one of two additions to the shared word is lost", 3000, place="add_to_shared"),
 }
 CASES = [(name, configuration) for name in RACES for configuration in images.scenario(name).configurations]
 
@@ -66,6 +83,45 @@ def test_it_is_found_and_its_fix_is_clean(name: str, configuration: str) -> None
         verdict = search(name, variant, configuration, schedules)
         assert (verdict.result, verdict.tally.schedules) == ("budget", schedules)
         assert set(verdict.tally.stops) == {"exit"}
+
+
+def interrupted(name: str, variant: str, configuration: str) -> list[set[str]]:
+    """Where CPU 0 stands, as the functions it is in, whenever the run fails if others take over just there."""
+    prepared = prepare(name, variant, configuration)
+    machine = prepared.machine
+    trial = Trial(prepared, scenario_counters(prepared))
+    if machine.cpus == 1 or RACES[name].on_one_cpu:
+        others = f"cpu0 takes interrupt {TIMER_VECTOR}"
+    else:
+        others = f"cpu1 takes interrupt {RESCHEDULE_VECTOR}\ncpu1 runs 100000"
+    steps = trial.run(Script(parse_script("", machine.cpus)), 0).steps - prepared.ready_step
+    found = []
+    for step in range(steps + 1):
+        first = parse_script(f"cpu0 runs {step}", machine.cpus)
+        failure = trial.run(Script(np.concatenate([first, parse_script(others, machine.cpus)])), 0).failure
+        if failure is not None:
+            assert RACES[name].text in failure.text
+            machine.restore(prepared.at_ready)
+            machine.execute(first.tobytes())
+            found.append({frame.function for frame in trial.symbols.frames(machine.registers(0)["rip"])})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "configuration"),
+    [pytest.param(*row, marks=[] if row[1].endswith("2level") else [pytest.mark.soak]) for row in CASES],
+)
+def test_every_single_preemption(name: str, configuration: str) -> None:
+    """Exhaustively: the bug is where it is meant to be and nowhere else, and its fix leaves nothing of it."""
+    race = RACES[name]
+    buggy, fixed = images.scenario(name).variants
+    found = interrupted(name, buggy, configuration)
+    assert bool(found) is (configuration.split("-")[0] not in race.safe)
+    if race.place:
+        assert all(race.place in functions for functions in found)
+    if name == "window":
+        assert len(found) == 2  # behind the load and behind the add
+    assert interrupted(name, fixed, configuration) == []
 
 
 @pytest.mark.soak

@@ -107,7 +107,7 @@ def scenarios(as_json: bool) -> None:
     "--strategy",
     default="default",
     show_default=True,
-    help="Who plans the schedule (default, portfolio, pct, random-walk).",
+    help="Who plans the schedule (default, portfolio, pct, random-walk, module:Class).",
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
 @click.option("--script", type=click.Path(path_type=Path), help="File with a schedule in words (docs/hunt.md).")
@@ -191,7 +191,10 @@ def record(
 @variant_option
 @configuration_option
 @click.option(
-    "--strategy", default="portfolio", show_default=True, help="Who plans the schedules (portfolio, pct, random-walk)."
+    "--strategy",
+    default="portfolio",
+    show_default=True,
+    help="Who plans the schedules (portfolio, pct, random-walk, module:Class).",
 )
 @click.option("--budget", default=1000, show_default=True, type=click.IntRange(1), help="Most schedules to run.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Most time to take.")

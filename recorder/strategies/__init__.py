@@ -11,6 +11,7 @@ from recorder.strategies.default import Default
 from recorder.strategies.pct import Pct
 from recorder.strategies.portfolio import Portfolio
 from recorder.strategies.random_walk import RandomWalk
+from recorder.strategies.registered import registered, registered_names
 from recorder.strategies.replay import Replay
 
 __all__ = ["STRATEGIES", "Default", "Pct", "Portfolio", "RandomWalk", "Replay", "strategy"]
@@ -25,8 +26,12 @@ STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {
 
 
 def strategy(name: str) -> Strategy:
-    """A new strategy of this name. Raises UsageError."""
-    try:
-        return STRATEGIES[name]()
-    except KeyError:
-        raise UsageError(f"unknown strategy {name!r}; there are {', '.join(sorted(STRATEGIES))}") from None
+    """A new strategy of this name: one of these, one that a package has registered, or `module:Class`.
+
+    Raises UsageError.
+    """
+    made = STRATEGIES[name]() if name in STRATEGIES else registered(name)
+    if made is None:
+        there = ", ".join(sorted({*STRATEGIES, *registered_names()}))
+        raise UsageError(f"unknown strategy {name!r}; there are {there}, and module:Class")
+    return made

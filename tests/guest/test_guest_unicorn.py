@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
@@ -150,3 +151,12 @@ def test_our_core_and_unicorn_leave_the_same_memory(
 def test_our_core_and_unicorn_leave_the_same_memory_at_linux_sizes(scenario: str, paging: str) -> None:
     row = images.scenario(scenario)
     _same_memory(image_name("linux", "up", paging, "buggy"), row.command_line, row.ram_bytes)
+
+
+@pytest.mark.parametrize("paging", PAGINGS)
+@pytest.mark.parametrize("scenario", ["class-flip", "compound-publish", "dirty-bit", "vmstat-lost-update"])
+def test_our_core_and_unicorn_leave_the_same_memory_of_races(scenario: str, paging: str) -> None:
+    """By the default schedule, in which they do not show."""
+    row = images.scenario(scenario)
+    for kind, variant in itertools.product(("up", "smp"), row.variants):
+        _same_memory(image_name("small", kind, paging, variant), row.command_line, row.ram_bytes)

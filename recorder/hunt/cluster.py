@@ -174,7 +174,9 @@ class Cluster:
     def _connect(self) -> Client:
         from distributed import Client
 
-        return Client(self._address, timeout=CONNECT_S, set_as_default=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about versions of Python and Dask: what matters fails the first block
+            return Client(self._address, timeout=CONNECT_S, set_as_default=False)
 
     @staticmethod
     def _drop(client: Client) -> None:
@@ -211,9 +213,7 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -138,6 +138,19 @@ def test_the_scheduler_does_not_come_back(tmp_path: Path, monkeypatch: pytest.Mo
     assert contents(last) == contents(hunt(alone))
 
 
+def test_the_hunt_is_killed_and_goes_on(
+    dask: LocalDask, tmp_path: Path, expected: tuple[dict[str, Any], bytes]
+) -> None:
+    """The cluster drops what nobody waits for any more, and the rest is given out again."""
+    state = tmp_path / "state.hunt"
+    process = start(dask.address, tmp_path, "--resume", str(state))
+    wait_until(lambda: schedules_done(state) >= 64)
+    process.kill()
+    process.communicate()
+    assert schedules_done(state) < 500
+    finished(start(dask.address, tmp_path, "--resume", str(state)), tmp_path, expected)
+
+
 def test_ctrl_c_and_on_with_processes(dask: LocalDask, tmp_path: Path, expected: tuple[dict[str, Any], bytes]) -> None:
     state = tmp_path / "state.hunt"
     process = start(dask.address, tmp_path, "--resume", str(state))

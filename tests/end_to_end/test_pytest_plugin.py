@@ -245,6 +245,26 @@ def test_a_hunt_in_which_no_schedule_ends_is_no_success(run: Run) -> None:
     result.stdout.fnmatch_lines(["*: not one of 3 schedules came to an end"])
 
 
+def test_ctrl_c_ends_the_session(run: Run) -> None:
+    result = run(
+        f"""
+        import os, signal, threading, pytest
+
+        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+        @pytest.mark.racetape({FIXED.replace("budget=40", "budget=10**9")})
+        def test_long():
+            print("the body ran")
+
+        def test_other():
+            print("the body ran")
+        """
+    )
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert "KeyboardInterrupt" in result.stdout.str()
+    assert "the body ran" not in result.stdout.str()
+
+
 def test_artefacts_that_cannot_be_written_are_one_line(run: Run) -> None:
     result = run(
         """

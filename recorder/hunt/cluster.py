@@ -103,7 +103,7 @@ class Cluster:
                     self._open[first] = count, self._give(first, count)
                 _, future = self._open[first]
                 try:
-                    tally = future.result(timeout=left)
+                    tally: Tally = future.result(timeout=left)
                 except TimeoutError:
                     self._look()
                     continue

@@ -113,7 +113,7 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
 
     Schedules count in the order of their numbers whoever ran them: those behind the first failing one do not.
 
-    Raises UsageError, ImageError, RacetapeError if a process died.
+    Raises UsageError, ImageError, RacetapeError if a process died or a cluster is gone.
     """
     if what.strategy == "default":
         raise UsageError("the default strategy makes no random choice: its one schedule is what `racetape record` runs")

@@ -55,6 +55,8 @@ class Session:
         self.writer = writer
         self.step_max = step_max
         self.stretches: list[Stretch] = []
+        self.interrupted: list[bool] = []
+        """Not empty after `run` if Ctrl-C came during it, also if the run had ended by then."""
         self._keep = keep or writer is not None
         self.console = bytearray()
         self.event_count = 0
@@ -77,7 +79,8 @@ class Session:
         """
         idle_plans = 0
         self._progress = progress
-        with deferred_interrupt() as interrupted:
+        with deferred_interrupt() as self.interrupted:
+            interrupted = self.interrupted
             while True:
                 before = self.machine.step
                 batch = strategy.choose(self.machine)

@@ -41,6 +41,8 @@ class Trial:
         session = Session(machine, None, step_max=prepared.step_max, tap=False, keep=False)
         strategy.new_run(machine, seed)
         stop = session.run(strategy)
+        if session.interrupted:  # a run that is one batch ends before anybody looks; the next one knows nothing of it
+            stop = "interrupted"
         failure = None if stop == "interrupted" else self._failure(stop, session.console.decode("ascii", "replace"))
         return Ended(stop, machine.step, failure, machine.state_hash())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import Counter
 from multiprocessing import parent_process
 from pathlib import Path
@@ -10,13 +12,17 @@ from pathlib import Path
 import mini
 import pytest
 
+from machine import Machine
 from machine.errors import RacetapeError, UsageError
 from machine.symbols import Frame
 from recorder import Prepared
 from recorder.hunt import Check, Failure, Hunt, Search, Tally, ending_failure, hunt, schedule_seed
+from recorder.hunt.trial import Trial
+from recorder.schedule import auto
 from recorder.strategies import Pct, Portfolio, RandomWalk
 from replayer.verify import verify
 from traces import Tape
+from traces.schema import RecordArray
 
 SMALL = {"scenario": "wrong-zone-small", "configuration": "smp2-2level", "strategy": "random-walk"}
 FIX = "fix-7454f4ba40b4"
@@ -126,6 +132,45 @@ def test_an_interrupted_hunt_keeps_what_it_has() -> None:
     verdict = hunt(Hunt(**SMALL, variant=FIX, schedules=1000), stop)
     assert verdict.interrupted
     assert verdict.tally.schedules == 64
+
+
+def test_ctrl_c_is_not_lost_in_a_run_of_one_batch() -> None:
+    """While the core executes, Python only notes the signal; the run may have ended when somebody looks."""
+
+    class Signalled:
+        name, exact, stop = "signalled", False, "steps"
+
+        def new_run(self, machine: Machine, seed: int) -> None:
+            pass
+
+        def choose(self, machine: Machine) -> RecordArray:
+            batch = auto()
+            assert machine.execute(batch.tobytes(), step_max=2_000_000)[0] == "exit"
+            signal.raise_signal(signal.SIGINT)
+            return batch
+
+        def answer(self, machine: Machine, cpu: int) -> int:
+            return 0
+
+    prepared = mini.wrong_zone("smp2-2level")
+    ended = Trial(prepared).run(Signalled(), 0)
+    assert (ended.stop, ended.failure) == ("interrupted", None)
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.31, 0.32])
+def test_ctrl_c_ends_a_hunt_of_short_runs(delay: float) -> None:
+    sent = []
+
+    def interrupt(tally: Tally) -> None:
+        if not sent:
+            sent.append(threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)))
+            sent[0].start()
+
+    what = Hunt(**{**SMALL, "strategy": "pct"}, variant=FIX, schedules=10**6, seconds=30)
+    verdict = hunt(what, interrupt)
+    sent[0].join()
+    assert verdict.interrupted
+    assert verdict.seconds < 10
 
 
 def test_a_portfolio_draws_who_plans_each_run() -> None:

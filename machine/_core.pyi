@@ -1,5 +1,6 @@
 """The C11 core. Private: users import `machine`, whose `Machine` this class is."""
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, final
 
 from numpy.typing import NDArray
@@ -38,16 +39,30 @@ EVICT: Final[int]
 """Plan op: `cpu` loses its translation of the linear page `arg`, one step."""
 AUTO: Final[int]
 """Plan op: the default schedule for at most `arg` steps (tentative plans only; never in a tape)."""
-RANK: Final[int]
-"""Plan op: for a number of steps, the agent of the highest rank that is enabled goes on (tentative plans only; never
-in a tape). Agent n is CPU n, enabled while it can execute; agent 8 + n is its store buffer, enabled while it holds
-something, and what it does is drain the oldest store. `arg` names an agent in each 4 bits, the highest rank in the
-lowest; whom it does not name comes last, as in the default schedule. `flags` has the number of steps: 11 bits above 5
-bits of exponent.
+PICK: Final[int]
+"""Plan op: the rest of the run by a random choice among agents at each visible step (tentative plans only; never in a
+tape). `arg` is the seed, `zero` how many visible steps a run is thought to have, `flags` the policy (PICK_WALK: each
+agent as probable as it has steps left, see `Machine.weights`; PICK_POS: partial order sampling; PICK_PCT), PICK_EAGER
+(stores drain at once), the depth of PCT, and how many timer ticks are spread over the run at random.
 
-The stores of a CPU are held while it runs if its buffer ranks below it; it makes room by itself. A CPU that spins
-(PAUSE) is passed over until the step is a multiple of 128; then those of higher rank that waited are looked at again,
-too."""
+Agents: AGENT_CPU + n is CPU n, which runs to and including its next visible step; AGENT_DRAIN + n its store buffer,
+which drains up to and including its oldest store to a shared word; AGENT_INTERRUPT + n what is pending at it;
+AGENT_TICK + n its timer. A CPU that spins is passed over until what it has read changes. Needs `Machine.watch`, and
+the tap off (else "diverged")."""
+STEP: Final[int]
+"""Plan op: `arg` visible steps of agent `flags`, with stores that drain at once if `zero` is not 0 (tentative plans
+only; never in a tape). Ends where the agent cannot go on."""
+PICK_WALK: Final[int]
+PICK_POS: Final[int]
+PICK_PCT: Final[int]
+PICK_EAGER: Final[int]
+PICK_DEPTH_SHIFT: Final[int]
+PICK_TICKS_SHIFT: Final[int]
+AGENT_CPU: Final[int]
+AGENT_DRAIN: Final[int]
+AGENT_INTERRUPT: Final[int]
+AGENT_TICK: Final[int]
+AGENT_COUNT: Final[int]
 HOLD: Final[int]
 """Flag of RUN."""
 ROOM: Final[int]
@@ -85,7 +100,7 @@ class Machine:
     step: int
     """Steps taken since reset: the clock."""
     auto_cpu: int
-    """The CPU whose turn it was last under AUTO or RANK."""
+    """The CPU whose turn it was last under AUTO."""
     stop_at_trace: int
     """Identifier of a tracepoint after whose step `execute` stops with reason "trace" (0: none)."""
 
@@ -101,8 +116,9 @@ class Machine:
         is an absolute step number at which to stop.
 
         Reasons: "plan" (all done), "steps" (step_max reached), "events" (tap full: take the events, go on),
-        "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO and RANK only),
-        "choice" (AUTO and RANK only: a CPU waits for an answer), "shutdown" (triple fault), "trace"
+        "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO and PICK only),
+        "livelock" (PICK only: those that do not wait spin, and nothing they read changes any more),
+        "choice" (AUTO and PICK only: a CPU waits for an answer), "shutdown" (triple fault), "trace"
         (stop_at_trace was hit), "diverged" (exact only), "blocked" (exact only: without ROOM, the CPU waits for its
         own buffer; also a divergence).
         """
@@ -119,6 +135,21 @@ class Machine:
     def can_interrupt(self, cpu: int, vector: int) -> bool: ...
     def waiting(self, cpu: int) -> str:
         """ "" if `cpu` can execute, else "halt", "start", "choice", or "off" (after shutdown or exit)."""
+
+    # -- visible steps --
+    def watch(self, words: Buffer | None) -> None:
+        """Say which words are shared: a bit for each aligned 4 bytes of RAM. Accesses to them are visible steps;
+        None: there is no such set. Raises ValueError for a wrong size, MemoryError."""
+    def weights(self, steps: Sequence[int]) -> None:
+        """For PICK_WALK: visible steps that each of AGENT_COUNT agents is thought to take; all 0: agents are equally
+        probable."""
+    def visible_counts(self) -> list[int]:
+        """Visible steps of each agent in the last PICK."""
+    class_hash: int
+    """Of the last PICK: equal for runs that differ only in the order of steps that do not touch the same words."""
+    def pairs_take(self) -> bytes:
+        """A bit for each pair (by hash) of instructions that touched a shared word one after the other on different
+        CPUs, one of them writing it, since the last call; 8192 bytes."""
 
     # -- events --
     tap: bool
@@ -213,3 +244,53 @@ def instructions() -> list[tuple[int, int, int, str, str, str, bool, str]]:
 
     map: 0 one-byte opcodes, 1 after 0F, 2 after 0F 38, 3 after F3 0F, 4 after F2 0F 38. modes: the code sizes in which
     the row exists, "16,32,64", "16,32" or "64"."""
+
+@final
+class Explorer:
+    """Every run of a bounded set, depth first, each from the last state it shares with the one before.
+
+    Needs `Machine.watch` and the tap off; runs start from the machine as it stands.
+
+    Args:
+        bounded: False: one run at least of each class of visible steps (dynamic partial order reduction). True: every
+            run with at most `bound` deviations from the default order of agents, but for those that come to a state
+            that was seen.
+        eager: stores drain at once.
+        bound: deviations.
+        ticks: timer ticks at most, each a deviation.
+        frames_max: visible steps of a run at most.
+        step_max: where a run ends unfinished.
+    Raises ValueError without shared words or with the tap on, MemoryError.
+    """
+
+    def __new__(
+        cls,
+        machine: Machine,
+        *,
+        bounded: bool = False,
+        eager: bool = False,
+        bound: int = 0,
+        ticks: int = 0,
+        frames_max: int = ...,
+        step_max: int = ...,
+    ) -> Explorer: ...
+    def next(self) -> str | None:
+        """Make the next run, and say why it ended, as `Machine.execute` does; the machine stands at its end. None:
+        there are no more."""
+    def repeat(self) -> str:
+        """Make the last run again from its beginning, so that `Machine.choices_take` has all of it."""
+    def path(self) -> bytes:
+        """The agents of the last run's visible steps."""
+    runs: int
+    blocked: int
+    """Runs that were given up because they would have repeated what was seen."""
+    steps_made: int
+    """Visible steps executed."""
+    steps_shared: int
+    """Visible steps spared by going on from a shared state."""
+    depth: int
+    """Visible steps of the last run."""
+    deviations: int
+    """Of the last run."""
+    cut: str
+    """Why runs may be missing, "" if none can be."""

@@ -519,15 +519,23 @@ def debug(tape: Path, commands: tuple[str, ...], batch: bool) -> None:
 )
 @click.argument("tests", nargs=-1, metavar="TEST...")
 @click.option("--model", type=click.Choice(["tso", "sc", "up"]), default="tso", show_default=True, help="Memory model.")
+@click.option(
+    "--search",
+    type=click.Choice(["states", "dpor"]),
+    default="states",
+    show_default=True,
+    help="Go to every state, or (tso) make one schedule of each class of equivalent ones.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line instead of text.")
 @click.option("--witness", is_flag=True, help="Show a schedule that decides the condition.")
 @click.option("--table", "as_table", is_flag=True, help="Print one line a test, without its states.")
 @click.option("--condition", metavar="TEXT", help="Ask this instead, e.g. 'exists (0:rax=0 /\\ x=1)'.")
-@click.option("--limit", type=click.IntRange(min=1), help="Most states of one test (default: 500,000).")
+@click.option("--limit", type=click.IntRange(min=1), help="Most states, or schedules, of one test (default: 500,000).")
 @click.option("--list", "as_list", is_flag=True, help="List the bundled tests.")
 def litmus(
     tests: tuple[str, ...],
     model: str,
+    search: str,
     as_json: bool,
     witness: bool,
     as_table: bool,
@@ -558,6 +566,7 @@ def litmus(
             as_table=as_table,
             condition=condition,
             states_max=states_max,
+            search=search,
         )
     )
 

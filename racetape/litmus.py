@@ -10,6 +10,7 @@ import click
 
 from recorder.litmus import (
     MODELS,
+    SEARCHES,
     STATES_MAX,
     Assembled,
     LitmusError,
@@ -26,7 +27,7 @@ from recorder.litmus.tokens import Tokens
 
 CONTRADICTED, BAD = 1, 2
 
-__all__ = ["MODELS", "STATES_MAX", "list_bundled", "run_litmus"]
+__all__ = ["MODELS", "SEARCHES", "STATES_MAX", "list_bundled", "run_litmus"]
 
 
 def list_bundled() -> None:
@@ -45,6 +46,7 @@ def run_litmus(
     as_table: bool,
     condition: str | None,
     states_max: int,
+    search: str,
 ) -> int:
     """Judge tests and print the verdicts as they come; the exit status.
 
@@ -64,7 +66,7 @@ def run_litmus(
         try:
             if isinstance(assembled, LitmusError):
                 raise assembled
-            verdict = judge(assembled, model, asked, states_max)
+            verdict = judge(assembled, model, asked, states_max, search)
         except LitmusError as error:
             status = _complain(error)
             continue

@@ -12,8 +12,10 @@ from typing import Final
 from machine import Machine, Snapshot, images
 from machine.errors import ImageError, UsageError
 from machine.symbols import Symbols
+from recorder.learning import profile_steps, profile_visible
+from recorder.profile import Profile
 from recorder.schedule import Profiled, Strategy
-from recorder.session import Session, Stretch
+from recorder.session import Made, Session, Stretch
 from recorder.strategies import Default
 from recorder.strategies import strategy as strategy_named
 from traces import TapeHeader, TapeWriter
@@ -80,20 +82,26 @@ class Prepared:
     boot_console: bytes
     at_reset: Snapshot
     at_ready: Snapshot
-    _default_steps: int | None = None
+    _profile: Profile | None = None
 
     def introduce(self, strategy: Strategy) -> None:
         """Tell a strategy about the scenario what it wants to know. Moves the machine."""
-        if not isinstance(strategy, Profiled):
-            return
-        if self._default_steps is None:
-            self.machine.restore(self.at_ready)
-            self.machine.stop_at_trace = 0
-            session = Session(self.machine, None, step_max=self.step_max, tap=False, keep=False)
-            if session.run(Default()) == "interrupted":
-                raise KeyboardInterrupt
-            self._default_steps = self.machine.step - self.ready_step
-        strategy.expect(self._default_steps)
+        if isinstance(strategy, Profiled):
+            strategy.expect(self.profile(visible=strategy.visible))
+        elif strategy.visible:
+            self.profile(visible=True)
+
+    def profile(self, *, visible: bool) -> Profile:
+        """What is known of the scenario's runs; with `visible` also which words are shared, which the machine is told.
+
+        Learned when it is first asked for. Moves the machine.
+        """
+        machine, ready = self.machine, self.at_ready
+        if self._profile is None:
+            self._profile = profile_steps(machine, ready, self.step_max)
+        if visible and not self._profile.runs:
+            self._profile = profile_visible(machine, ready, self.step_max, Symbols(self.image), self._profile)
+        return self._profile
 
     def header(self, strategy: Strategy, seed: int, *, whole: bool) -> TapeHeader:
         """The tape header of a recording."""
@@ -113,6 +121,14 @@ class Prepared:
             strategy=strategy.name,
             seed=seed,
         )
+
+    def _made(self, strategy: Strategy, seed: int, progress: Progress | None) -> Made:
+        """The run that a strategy makes by visible steps, without its events: they are had by repeating its choices."""
+        self.machine.restore(self.at_ready)
+        self.machine.stop_at_trace = 0
+        session = Session(self.machine, None, step_max=self.step_max, tap=False)
+        strategy.new_run(self.machine, seed)
+        return Made(session.run(strategy, progress), session.stretches)
 
     def record(
         self,
@@ -143,6 +159,7 @@ class Prepared:
         chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
         self.introduce(chosen)
         machine = self.machine
+        made = self._made(chosen, seed, progress) if chosen.visible else None
         with TapeWriter(path, background=background) as writer:
             writer.begin(self.header(chosen, seed, whole=whole), self.image)
             machine.restore(self.at_reset if whole else self.at_ready)
@@ -155,8 +172,11 @@ class Prepared:
                     writer.choices(stretch.records, stretch.end_step, stretch.state_hash)
             # Where the default schedule stood is no state, and exact choices do not bring it back: only this does.
             machine.restore(self.at_ready)
-            chosen.new_run(machine, seed)
-            stop = session.run(chosen, progress)
+            if made is None:
+                chosen.new_run(machine, seed)
+                stop = session.run(chosen, progress)
+            else:
+                stop = session.repeat(made, progress)
             console = bytes(session.console) if whole else self.boot_console + bytes(session.console)
             footer = session.footer(stop, console)
             writer.finish(footer)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from machine import Machine
+from machine import Machine, _core
 from traces.schema import RECORD, Op, RecordArray
+
+if TYPE_CHECKING:
+    from recorder.profile import Profile
 
 _VECTORS: Final = range(32, 256)
 
@@ -21,11 +24,13 @@ class Strategy(Protocol):
     Attributes:
         name: what the tape's header says.
         exact: its batches are exact choices (of a tape); where one does not apply, the run has diverged.
+        visible: plans by visible steps: the machine must know which words are shared, and its tap must be off.
         stop: of an exact one: the footer's stop if the machine could still go on behind the last batch.
     """
 
     name: str
     exact: bool
+    visible: bool
     stop: str
 
     def new_run(self, machine: Machine, seed: int) -> None:
@@ -43,10 +48,10 @@ class Strategy(Protocol):
 
 @runtime_checkable
 class Profiled(Protocol):
-    """A strategy that wants to know how long a run is."""
+    """A strategy that wants to know more about the scenario."""
 
-    def expect(self, step_count: int) -> None:
-        """Steps that the default schedule takes from `ready` to its end. Called once, before the first run."""
+    def expect(self, profile: Profile) -> None:
+        """Called once, before the first run. If the strategy is `visible`, the profile knows of visible steps."""
 
 
 def plan(*rows: tuple[int, int, int] | tuple[int, int, int, int]) -> RecordArray:
@@ -62,3 +67,19 @@ def auto(step_count: int = FOREVER) -> RecordArray:
 def deliverable(machine: Machine) -> list[tuple[int, int]]:
     """(cpu, vector) of every interrupt that could come now: the armed timer's, and pending ones."""
     return [(c, vector) for c in range(machine.cpus) for vector in _VECTORS if machine.can_interrupt(c, vector)]
+
+
+def pick(policy: int, seed: int, *, eager: bool = False, depth: int = 1, ticks: int = 0, steps: int = 1) -> RecordArray:
+    """The rest of the run by a random choice among agents at each visible step (`_core.PICK`).
+
+    Args:
+        policy: PICK_WALK, PICK_POS or PICK_PCT of the core.
+        eager: stores drain at once.
+        depth: of PCT, 1 to 7.
+        ticks: timer ticks, 0 to 15, spread over the run at random.
+        steps: visible steps that a run is thought to have.
+    """
+    flags = (
+        policy | (_core.PICK_EAGER if eager else 0) | depth << _core.PICK_DEPTH_SHIFT | ticks << _core.PICK_TICKS_SHIFT
+    )
+    return np.array([(Op.PICK, 0, flags, min(steps, 0xFFFFFFFF), seed)], RECORD)

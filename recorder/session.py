@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from signal import SIGINT, getsignal, signal
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from machine import Machine
 from machine.errors import DivergenceError
@@ -37,6 +37,14 @@ class Stretch:
     state_hash: int
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A run that was made without recording it: why it ended, and its choices."""
+
+    stop: str
+    stretches: list[Stretch]
+
+
 class Session:
     """Runs a machine and cuts what happens into chunks.
 
@@ -46,12 +54,22 @@ class Session:
         step_max: position at which to give up.
         tap: whether events are recorded.
         keep: with False and without a writer, what happened is forgotten: nobody wants it but how it ended.
+        on_events: without a writer and with the tap on, is given the events chunk by chunk, as `Machine.events` has
+            them.
     """
 
     def __init__(
-        self, machine: Machine, writer: TapeWriter | None, *, step_max: int, tap: bool, keep: bool = True
+        self,
+        machine: Machine,
+        writer: TapeWriter | None,
+        *,
+        step_max: int,
+        tap: bool,
+        keep: bool = True,
+        on_events: Callable[[tuple[Any, ...]], None] | None = None,
     ) -> None:
         self.machine = machine
+        self._on_events = on_events
         self.writer = writer
         self.step_max = step_max
         self.stretches: list[Stretch] = []
@@ -103,6 +121,19 @@ class Session:
         if self.machine.state_hash() != stretch.state_hash:
             raise _diverged(self.machine, "another state")
         self._cut()
+
+    def repeat(self, made: Made, progress: Progress | None = None) -> str:
+        """Make a run again from where it began; returns its stop, or "interrupted".
+
+        Raises DivergenceError if it goes another way, TapeError.
+        """
+        self._progress = progress
+        with deferred_interrupt() as interrupted:
+            for stretch in made.stretches:
+                if interrupted:
+                    return self._end("interrupted")
+                self.replay(stretch)
+        return made.stop
 
     def footer(self, stop: str, console: bytes) -> TapeFooter:
         """How the run ended; `console` is all that the guest printed from reset on."""
@@ -158,6 +189,8 @@ class Session:
             return
         if not self._keep:
             self._cut_step = machine.step
+            if self._on_events is not None:
+                self._on_events(machine.events_take())
             return
         records = records_of(machine.choices_take())
         state_hash = machine.state_hash()

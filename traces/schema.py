@@ -63,7 +63,8 @@ class Op(IntEnum):
     CHOICE = _core.CHOICE
     EVICT = _core.EVICT
     AUTO = _core.AUTO
-    RANK = _core.RANK
+    PICK = _core.PICK
+    STEP = _core.STEP
 
 
 HOLD: Final = _core.HOLD
@@ -71,8 +72,8 @@ ROOM: Final = _core.ROOM
 ON: Final = _core.ON
 STATE_VERSION: Final = _core.STATE_VERSION
 
-OP_NAMES: Final[dict[int, str]] = {int(op): op.name.lower() for op in Op if op not in (Op.AUTO, Op.RANK)}
-"""Ops that a tape may hold. AUTO and RANK are not among them: what they did is written out."""
+OP_NAMES: Final[dict[int, str]] = {int(op): op.name.lower() for op in Op if op not in (Op.AUTO, Op.PICK, Op.STEP)}
+"""Ops that a tape may hold. AUTO, PICK and STEP are not among them: what they did is written out."""
 
 
 def records_of(data: bytes) -> RecordArray:

@@ -5,6 +5,7 @@
 #include "debug.h"
 #include "mmu.h"
 #include "store_buffer.h"
+#include "visible.h"
 
 void fast_flush(struct cpu *c)
 {
@@ -116,6 +117,21 @@ static enum status raise_not_canonical(struct cpu *c, uint32_t info)
 	return STATUS_FAULT;
 }
 
+/* Whether others see a store as soon as it is made. */
+static bool stores_at_once(const struct cpu *c, uint32_t info)
+{
+	return !c->buffered || info & EVENT_LOCKED;
+}
+
+/* Whether the run has to stop before an access. */
+static bool visible_pieces(struct cpu *c, const struct piece *pieces, int count, bool writes, uint32_t info)
+{
+	bool stops = false;
+	for (int i = 0; i < count; i++)
+		stops |= visible_access(c, pieces[i].phys, pieces[i].size, writes, info);
+	return stops;
+}
+
 enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool for_write, uint32_t info)
 {
 	struct piece pieces[2] = {{0}};
@@ -127,6 +143,8 @@ enum status access_load_slow(struct cpu *c, uint64_t addr, uint32_t size, bool f
 	if (status != STATUS_OK)
 		return status;
 	info = (info & 0xff) | c->access_info;
+	if (visible_pieces(c, pieces, count, for_write && stores_at_once(c, info), info))
+		return STATUS_VISIBLE;
 	c->loaded = piece_load(c, &pieces[0], info);
 	if (count == 2)
 		c->loaded |= piece_load(c, &pieces[1], info) << pieces[0].size * 8;
@@ -166,6 +184,9 @@ enum status access_store_slow(struct cpu *c, uint64_t addr, uint32_t size, uint6
 	if (status != STATUS_OK)
 		return status;
 	info = (info & 0xff) | c->access_info;
+	bool device = !memory_contains(&c->machine->memory, pieces[0].phys, pieces[0].size);
+	if ((device || stores_at_once(c, info)) && visible_pieces(c, pieces, count, true, info))
+		return STATUS_VISIBLE;
 	piece_store(c, &pieces[0], value, info);
 	if (count == 2)
 		piece_store(c, &pieces[1], value >> pieces[0].size * 8, info);
@@ -194,6 +215,8 @@ static enum status load_pieces(struct cpu *c, uint64_t addr, uint32_t size, bool
 			enum status status = translate_pieces(c, addr + at, size - at, kind, info, pieces, &count);
 			if (status != STATUS_OK)
 				return status;
+			if (visible_pieces(c, pieces, 1, for_write && stores_at_once(c, info), info))
+				return STATUS_VISIBLE;
 			part = piece_load(c, &pieces[0], info & 0xff);
 			loads->made = true;
 			if (!last || at + number < size)

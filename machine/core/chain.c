@@ -14,7 +14,7 @@ enum status chain_stop(struct cpu *c, const struct op *op, enum status status)
 	/* An instruction that has to wait does so before it faults: executed by itself it would not even have begun. */
 	if (status == STATUS_FAULT && c->machine->chain_end && op->flags & OP_STORES && store_buffer_full(c))
 		status = STATUS_BLOCKED;
-	if (status == STATUS_FAULT || status == STATUS_BLOCKED || status == STATUS_PARTIAL)
+	if (status == STATUS_FAULT || status == STATUS_BLOCKED || status == STATUS_PARTIAL || status == STATUS_VISIBLE)
 		c->s.rip = op_rip(c, op);
 	return status;
 }

@@ -78,6 +78,12 @@ static const struct port *port_find(uint32_t number, uint32_t size)
 	return NULL;
 }
 
+bool port_ends_run(uint32_t number, uint32_t size)
+{
+	const struct port *port = port_find(number, size);
+	return port && port->out == exit_out;
+}
+
 uint64_t port_in(struct cpu *c, uint32_t number, uint32_t size)
 {
 	const struct port *port = port_find(number, size);

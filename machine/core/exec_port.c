@@ -3,6 +3,7 @@
 #include "exec.h"
 #include "operand.h"
 #include "segment.h"
+#include "visible.h"
 
 /* The I/O permission bitmap of the TSS, for those whom IOPL does not let through (SDM vol. 1, 19.5.2). */
 enum status port_check(struct cpu *c, uint32_t port, uint32_t size)
@@ -31,6 +32,8 @@ ALWAYS_INLINE enum status in_port(struct cpu *c, uint32_t size, uint32_t port)
 ALWAYS_INLINE enum status out_port(struct cpu *c, uint32_t size, uint32_t port)
 {
 	TRY(port_check(c, port, size));
+	if (port_ends_run(port, size) && visible_port(c, port))
+		return STATUS_VISIBLE;
 	return port_out(c, port, size, reg_get(c, RAX, size));
 }
 

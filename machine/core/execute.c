@@ -8,6 +8,7 @@
 #include "interrupt.h"
 #include "mmu.h"
 #include "store_buffer.h"
+#include "visible.h"
 
 static void fall_back(struct cpu *c)
 {
@@ -198,6 +199,11 @@ static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pa
 				if (unlikely(tap_full(&m->tap)))
 					return RUN_EVENTS;
 				continue;
+			}
+			if (status == STATUS_VISIBLE) {
+				c->watch_hits = 0; /* will be hit again */
+				visible_undo(c);
+				return RUN_VISIBLE;
 			}
 			if (status == STATUS_FAULT) {
 				c->watch_hits = c->s.traps_held = 0; /* of an instruction that did not happen */

@@ -10,6 +10,7 @@
 	STOP(events)   \
 	STOP(exit)     \
 	STOP(idle)     \
+	STOP(livelock) \
 	STOP(choice)   \
 	STOP(shutdown) \
 	STOP(trace)    \
@@ -26,6 +27,7 @@ enum stop {
 /* Why cpu_run came back. */
 enum run_end {
 	RUN_STEPS,   /* as many steps as were asked for */
+	RUN_VISIBLE, /* the next instruction touches a shared word, and the run asks */
 	RUN_BLOCKED, /* the next instruction has to wait for the CPU's own store buffer, and no room is to be made */
 	RUN_WAITING, /* the CPU waits (halt, choice, start) or the machine has ended */
 	RUN_PAUSE,   /* after PAUSE, if the caller wants to know */
@@ -39,28 +41,21 @@ enum run_end cpu_run(struct cpu *c, uint64_t step_end, bool stop_at_pause);
 /* Whether `arg` is a number of steps. */
 ALWAYS_INLINE bool plan_counts_steps(const struct plan_record *r)
 {
-	return r->op == PLAN_RUN || r->op == PLAN_DRAIN || r->op == PLAN_AUTO;
-}
-
-/* Of PLAN_RANK: its number of steps, 11 bits and 5 bits of exponent in `flags`. */
-ALWAYS_INLINE uint64_t plan_rank_steps(const struct plan_record *r)
-{
-	return (uint64_t)(r->flags >> 5) << (r->flags & 31);
+	return r->op == PLAN_RUN || r->op == PLAN_DRAIN || r->op == PLAN_AUTO || r->op == PLAN_STEP;
 }
 
 /* Steps that a record may take. */
 ALWAYS_INLINE uint64_t plan_steps_max(const struct plan_record *r)
 {
-	return plan_counts_steps(r) ? r->arg : r->op == PLAN_RANK ? plan_rank_steps(r) : 1;
+	if (r->op == PLAN_PICK)
+		return UINT64_MAX;
+	return plan_counts_steps(r) ? r->arg : 1;
 }
 
 struct plan_cursor {
 	uint64_t index; /* of the current record */
 	uint64_t done;	/* steps already taken of it */
 };
-
-/* Whether a plan's IRQ of this vector could be delivered now. */
-bool interrupt_possible(const struct cpu *c, uint64_t vector);
 
 /* See Machine.execute in _core.pyi. `cursor->done` is at most the record's `arg` where that is a number of steps. */
 enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64_t count, struct plan_cursor *cursor,

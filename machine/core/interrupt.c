@@ -199,11 +199,15 @@ static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source 
 
 enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_source source, bool has_error, uint32_t error)
 {
+	/* What the CPU does by itself is not stopped in its midst. */
+	bool asks = c->machine->watch.asks;
+	c->machine->watch.asks = asks && source == SOURCE_SOFTWARE;
 	enum status status = deliver(c, vector, source, has_error, error);
+	c->machine->watch.asks = asks;
 	if (status == STATUS_OK) {
 		c->s.shadow_mark = UINT64_MAX; /* the shadow of STI and MOV SS ends with the instruction, also if it faults */
 		c->trap_armed = false;	       /* what interrupted has lost its single step: TF is saved in the frame */
-	} else if (source != SOURCE_SOFTWARE && c->fault.vector >= VECTOR_TS && c->fault.vector <= VECTOR_GP) {
+	} else if (status == STATUS_FAULT && source != SOURCE_SOFTWARE && c->fault.vector >= VECTOR_TS && c->fault.vector <= VECTOR_GP) {
 		c->fault.error |= 1; /* EXT: not the program's own doing */
 	}
 	return status;

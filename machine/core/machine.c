@@ -11,6 +11,7 @@
 #include "op.h"
 #include "segment.h"
 #include "store_buffer.h"
+#include "visible.h"
 
 enum { EVENT_CAPACITY_DEFAULT = 1 << 16, BOOT_PARAMS = 0x10000 };
 
@@ -48,6 +49,7 @@ void machine_destroy(struct machine *m)
 {
 	if (!m)
 		return;
+	visible_deinit(m);
 	memory_deinit(&m->memory);
 	decode_cache_destroy(m->code);
 	tap_deinit(&m->tap);

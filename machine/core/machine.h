@@ -133,6 +133,7 @@ enum status {
 	STATUS_NEXT,	/* unoptimised builds: go on with cpu->op */
 	STATUS_REDO,	/* not so simple: the general handler has to do it; nothing happened */
 	STATUS_BLOCKED,	/* the instruction has to wait for the store buffer; nothing happened */
+	STATUS_VISIBLE, /* the instruction would touch a shared word, and the run asks (visible.h); nothing happened */
 	STATUS_FAULT,	/* an exception is described in cpu->fault; nothing else changed */
 	STATUS_REPEAT,	/* one REP iteration done, more to come: a step, but not a retired instruction */
 	STATUS_PARTIAL, /* some of what the instruction loads is loaded: a step, and the instruction starts again in the next */
@@ -393,7 +394,7 @@ struct tap {
 	uint32_t spare_count;
 };
 
-enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO, PLAN_RANK };
+enum plan_op { PLAN_RUN = 1, PLAN_DRAIN, PLAN_IRQ, PLAN_CHOICE, PLAN_EVICT, PLAN_AUTO, PLAN_PICK, PLAN_STEP };
 enum plan_flags {
 	PLAN_HOLD = 1, /* stores stay in the buffer */
 	PLAN_ON = 4,   /* a PAUSE does not end the run of a tentative plan */
@@ -422,11 +423,92 @@ struct console {
 	char *text;
 };
 
-/* Where PLAN_RANK stands. */
-struct ranks {
-	uint32_t turn;	    /* CPU number + 1, 0 if nobody's */
-	uint32_t spinning;  /* bit n: CPU n is passed over */
-	uint64_t look_step; /* when the turn ends and all are looked at again */
+enum { VISIBLE_NOTES_MAX = 4, VISIBLE_UNDO_MAX = 32 };
+
+/* What looking up translations has changed: a TLB entry, or (`entry` NULL) memory. */
+struct visible_undo {
+	struct tlb_entry *entry;
+	struct tlb_entry before;
+	uint64_t phys, value;
+	uint32_t size;
+};
+
+/* A shared word that an instruction touches, or a port (VISIBLE_PORT). */
+struct visible_note {
+	uint64_t phys, size;
+	bool writes; /* others see it change */
+};
+
+struct watch {
+	uint8_t *words; /* NULL, or a bit for each aligned 4 bytes of RAM */
+	uint8_t *pages; /* [page_count] not 0: has watched words */
+	bool on;	/* shared words are told from others: while agents choose */
+	bool asks;	/* a run stops before an instruction that touches one */
+	uint32_t count;
+	uint32_t undo_count;
+	uint64_t undo_step; /* of the instruction whose look-ups are in `undo` */
+	struct visible_undo undo[VISIBLE_UNDO_MAX];
+	struct visible_note notes[VISIBLE_NOTES_MAX]; /* of the instruction before which it stopped, or since last emptied */
+};
+
+enum { AGENT_CPU = 0, AGENT_DRAIN = 8, AGENT_INTERRUPT = 16, AGENT_TICK = 24, AGENT_COUNT = 32 };
+enum { SPIN_SEEN_MAX = 8, SPIN_READ_MAX = 8 };
+
+/* Where a CPU stands between two choices of agents.h. */
+enum agent_at {
+	AT_UNKNOWN,   /* it has to run up to its next visible step */
+	AT_VISIBLE,   /* before an instruction that touches a shared word */
+	AT_LENGTH,    /* after many local steps */
+	AT_INTERRUPT, /* where an interrupt became deliverable */
+	AT_BUFFER,    /* before an instruction that waits until a store to a shared word has drained */
+	AT_REST,      /* it waits */
+};
+
+struct agent_cpu {
+	enum agent_at at;
+	struct visible_note note; /* AT_VISIBLE: the first of what it will touch */
+	uint64_t local_steps;	  /* since its last visible step */
+	bool spinning;		  /* passed over until what it has read changes */
+	uint32_t seen_count, read_count;
+	uint64_t seen[SPIN_SEEN_MAX]; /* digests of its registers before its last visible steps, since it changed anything */
+	struct visible_note read[SPIN_READ_MAX]; /* what it has read since then */
+};
+
+enum { CLASS_PAIRS = 1 << 16 };
+
+struct class_word;
+
+/* See classes.h. */
+struct classes {
+	struct class_word *words;
+	bool off;	/* the search keeps count itself */
+	uint64_t run, hash;
+	uint64_t last[AGENT_INTERRUPT]; /* hash of the last step of a CPU or store buffer */
+	uint64_t count[AGENT_COUNT];	/* steps of each agent */
+	uint8_t pairs[CLASS_PAIRS / 8]; /* of all runs since it was taken */
+};
+
+enum { PICK_CHANGE_MAX = 8 };
+
+/* Where a PLAN_PICK stands. */
+struct pick {
+	uint32_t policy;
+	uint64_t seed;
+	uint64_t steps, steps_expected; /* visible ones */
+	uint32_t ticks;			/* left */
+	uint32_t drawn;			/* agents that have a priority, as bits */
+	uint32_t lowered;
+	uint32_t change_count;
+	uint64_t change[PICK_CHANGE_MAX];
+	uint64_t priority[AGENT_COUNT];
+	uint32_t weights[AGENT_COUNT], left[AGENT_COUNT]; /* visible steps: of each agent in a run, and to come */
+};
+
+struct agents {
+	bool eager;	   /* stores drain at once */
+	uint32_t ticks;	   /* so far */
+	uint32_t patience; /* how often those who spin were let go on since anything changed */
+	struct agent_cpu cpu[CPU_MAX];
 };
 
 struct decode_cache;
@@ -442,10 +524,13 @@ struct machine {
 	/* Where the default schedule stands: no state of the guest's, so not hashed; but snapshots keep it, so that the
 	 * schedule goes on from there as it would have. */
 	uint32_t auto_cpu;
-	struct ranks ranks;
 
 	/* Never saved. */
 	struct tap tap;
+	struct watch watch;
+	struct agents agents;
+	struct classes classes;
+	struct pick pick;
 	struct choice_log choices;
 	struct console console;
 	struct decode_cache *code;

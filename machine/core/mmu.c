@@ -2,6 +2,7 @@
 
 #include "store_buffer.h"
 #include "tlb.h"
+#include "visible.h"
 
 /* Reads a page-table entry as the walker does: own store buffer first, then memory. */
 static uint64_t entry_load(const struct cpu *c, uint64_t phys, uint32_t size, uint32_t *info)
@@ -74,7 +75,9 @@ static bool table_root(const struct cpu *c, uint64_t addr, uint64_t *ret)
 	return pdpte & PTE_P;
 }
 
-enum walk_result { WALK_DONE, WALK_NOT_PRESENT, WALK_RESERVED };
+enum walk_result { WALK_DONE, WALK_NOT_PRESENT, WALK_RESERVED, WALK_VISIBLE };
+/* Who walks: an access, an instruction fetch, or somebody who only looks and leaves no trace. */
+enum walker { WALKER_ACCESS, WALKER_FETCH, WALKER_PEEK };
 
 /* A walk that came to a page, or as far as it came. */
 struct walk {
@@ -104,7 +107,7 @@ static bool reserved_set(const struct cpu *c, const struct walk *w, uint64_t ent
 	return entry & reserved;
 }
 
-static enum walk_result walk(struct cpu *c, uint64_t addr, bool record, struct walk *w)
+static enum walk_result walk(struct cpu *c, uint64_t addr, enum walker walker, struct walk *w)
 {
 	uint64_t table;
 	*w = (struct walk){.paging = paging_in_force(c), .flags = PTE_RW | PTE_US};
@@ -114,8 +117,11 @@ static enum walk_result walk(struct cpu *c, uint64_t addr, bool record, struct w
 		uint32_t info, size = w->paging.entry_size, level = w->level;
 		w->shift = PAGE_SHIFT + (level - 1) * w->paging.index_bits;
 		w->phys[level] = table + (addr >> w->shift & ((1u << w->paging.index_bits) - 1)) * size;
+		/* Fetches are not asked about: a scheduling point before one would split an instruction from its address. */
+		if (walker == WALKER_ACCESS && visible_access(c, w->phys[level], size, false, 0))
+			return WALK_VISIBLE;
 		uint64_t entry = w->entry[level] = entry_load(c, w->phys[level], size, &info);
-		if (record)
+		if (walker != WALKER_PEEK)
 			tap_event(c, EVENT_walk, addr, w->phys[level], entry, size, level | info << 4);
 		if (!(entry & PTE_P))
 			return WALK_NOT_PRESENT;
@@ -150,6 +156,8 @@ static void entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_
 	 * see docs/decisions/0003-walker-updates.md. */
 	if (store_buffer_overlaps(c, phys, size))
 		store_buffer_drain_all(c);
+	visible_access(c, phys, size, true, EVENT_IMPLICIT);
+	visible_save(c, NULL, phys, size);
 	w->entry[level] |= bits;
 	memory_write(m, phys, &w->entry[level], size);
 	tap_event(c, EVENT_ad_update, addr, phys, w->entry[level], size, level);
@@ -163,7 +171,9 @@ static void entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_
 static enum status walk_and_fill(struct cpu *c, uint64_t addr, enum access_kind kind, bool user, struct tlb_entry **ret)
 {
 	struct walk w;
-	enum walk_result result = walk(c, addr, true, &w);
+	enum walk_result result = walk(c, addr, kind == ACCESS_FETCH ? WALKER_FETCH : WALKER_ACCESS, &w);
+	if (result == WALK_VISIBLE)
+		return STATUS_VISIBLE;
 	if (result != WALK_DONE) {
 		page_fault(c, addr, kind, user, result == WALK_RESERVED ? PF_PRESENT | PF_RESERVED : 0);
 		return STATUS_FAULT;
@@ -189,6 +199,10 @@ static void fast_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t fla
 		return; /* devices and holes always take the slow path */
 	uint64_t page = addr & ~(uint64_t)(PAGE_SIZE - 1);
 	struct fast_entry *f = &c->fast_rows[user][addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
+	if (visible_page(c->machine, (uint32_t)(frame >> PAGE_SHIFT))) {
+		f->read_tag = f->write_tag = ~UINT64_C(0);
+		return;
+	}
 	bool readable = permitted(c, flags, ACCESS_READ, user);
 	bool direct = (flags & PTE_D) && permitted(c, flags, ACCESS_WRITE, user) &&
 		      (mem->flags[frame >> PAGE_SHIFT] & PAGE_DIRECT_MASK) == PAGE_DIRECT;
@@ -217,7 +231,7 @@ enum status mmu_translate(struct cpu *c, uint64_t addr, enum access_kind kind, b
 	if (!entry || (kind == ACCESS_WRITE && !(entry->flags & PTE_D))) {
 		enum status status = walk_and_fill(c, addr, kind, user, &entry);
 		if (status != STATUS_OK) {
-			if (tlb_find(c, addr))
+			if (status == STATUS_FAULT && tlb_find(c, addr))
 				tlb_invalidate_page(c, addr);
 			return status;
 		}
@@ -243,7 +257,7 @@ bool mmu_peek(struct cpu *c, uint64_t addr, uint64_t *ret)
 	*ret = addr;
 	if (!(c->s.cr0 & CR0_PG))
 		return true;
-	if (!address_canonical(addr) || walk(c, addr, false, &w) != WALK_DONE)
+	if (!address_canonical(addr) || walk(c, addr, WALKER_PEEK, &w) != WALK_DONE)
 		return false;
 	*ret = walk_frame(&w) + (addr & ((UINT64_C(1) << w.shift) - 1));
 	return true;

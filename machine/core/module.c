@@ -3,6 +3,7 @@
 
 #include "decode.h"
 #include "execute.h"
+#include "pick.h"
 #include "saved_state.h"
 #include "tap.h"
 
@@ -87,12 +88,9 @@ static int add_dict(PyObject *module, const char *name, bool docs)
 
 static int add_stops(PyObject *module)
 {
-#define STOP(name) #name,
-	static const char *const names[] = {STOPS(STOP)};
-#undef STOP
 	PyObject *tuple = PyTuple_New(STOP_COUNT);
 	for (int i = 0; tuple && i < STOP_COUNT; i++) {
-		PyObject *name = PyUnicode_FromString(names[i]);
+		PyObject *name = PyUnicode_FromString(stop_names[i]);
 		if (!name)
 			Py_CLEAR(tuple);
 		else
@@ -118,7 +116,10 @@ static int module_exec(PyObject *module)
 		{"EVENT_FORWARDED", EVENT_FORWARDED}, {"EVENT_MERGED", EVENT_MERGED}, {"EVENT_LOCKED", EVENT_LOCKED},
 		{"EVENT_DRAINED", EVENT_DRAINED}, {"EVENT_DEVICE", EVENT_DEVICE}, {"EVENT_IMPLICIT", EVENT_IMPLICIT},
 		{"RUN", PLAN_RUN}, {"DRAIN", PLAN_DRAIN}, {"IRQ", PLAN_IRQ}, {"CHOICE", PLAN_CHOICE},
-		{"EVICT", PLAN_EVICT}, {"AUTO", PLAN_AUTO}, {"RANK", PLAN_RANK}, {"HOLD", PLAN_HOLD}, {"ROOM", PLAN_ROOM}, {"ON", PLAN_ON}, {"STATE_VERSION", STATE_VERSION},
+		{"EVICT", PLAN_EVICT}, {"AUTO", PLAN_AUTO}, {"PICK", PLAN_PICK}, {"STEP", PLAN_STEP}, {"PICK_WALK", PICK_WALK}, {"PICK_POS", PICK_POS},
+		{"PICK_PCT", PICK_PCT}, {"PICK_EAGER", PICK_EAGER}, {"PICK_DEPTH_SHIFT", PICK_DEPTH_SHIFT},
+		{"PICK_TICKS_SHIFT", PICK_TICKS_SHIFT}, {"AGENT_CPU", AGENT_CPU}, {"AGENT_DRAIN", AGENT_DRAIN},
+		{"AGENT_INTERRUPT", AGENT_INTERRUPT}, {"AGENT_TICK", AGENT_TICK}, {"AGENT_COUNT", AGENT_COUNT}, {"HOLD", PLAN_HOLD}, {"ROOM", PLAN_ROOM}, {"ON", PLAN_ON}, {"STATE_VERSION", STATE_VERSION},
 	};
 	struct module_state *state = PyModule_GetState(module);
 	for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++)
@@ -127,6 +128,8 @@ static int module_exec(PyObject *module)
 	if (add_dict(module, "EVENT_KINDS", false) < 0 || add_dict(module, "EVENT_DOCS", true) < 0 || add_stops(module) < 0)
 		return -1;
 	if (add_type(module, &column_spec, &state->column_type) < 0 || add_type(module, &snapshot_spec, &state->snapshot_type) < 0)
+		return -1;
+	if (add_type(module, &explorer_spec, &state->explorer_type) < 0)
 		return -1;
 	return add_type(module, &machine_spec, &state->machine_type);
 }
@@ -137,6 +140,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->machine_type);
 	Py_VISIT(state->snapshot_type);
 	Py_VISIT(state->column_type);
+	Py_VISIT(state->explorer_type);
 	return 0;
 }
 
@@ -146,6 +150,7 @@ static int module_clear(PyObject *module)
 	Py_CLEAR(state->machine_type);
 	Py_CLEAR(state->snapshot_type);
 	Py_CLEAR(state->column_type);
+	Py_CLEAR(state->explorer_type);
 	return 0;
 }
 

@@ -207,7 +207,7 @@ ALWAYS_INLINE void stack_drop(struct cpu *c, uint32_t size)
 		uint64_t start = op_rip(c, op);                                          \
 		chain_sync(c, op);                                                       \
 		enum status status = name(c, op, size, memory);                          \
-		if (unlikely(status == STATUS_FAULT || status == STATUS_PARTIAL))        \
+		if (unlikely(status == STATUS_FAULT || status == STATUS_PARTIAL || status == STATUS_VISIBLE)) \
 			c->s.rip = start;                                                \
 		return status;                                                           \
 	}

@@ -12,8 +12,10 @@
 #include "registers.h"
 #include "saved_state.h"
 #include "snapshot.h"
+#include "steps.h"
 #include "store_buffer.h"
 #include "tap.h"
+#include "visible.h"
 
 #define RAM_BYTES_MAX (UINT64_C(3) << 30)
 
@@ -104,6 +106,12 @@ static void machine_dealloc(PyObject *self)
 
 /* --- execution --- */
 
+const char *const stop_names[STOP_COUNT] = {
+#define STOP(name) #name,
+	STOPS(STOP)
+#undef STOP
+};
+
 static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwargs)
 {
 	if (executing(self))
@@ -150,11 +158,6 @@ static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwarg
 	PyMem_Free(records);
 	if (m->choices.failed)
 		return PyErr_NoMemory();
-	static const char *const stop_names[STOP_COUNT] = {
-#define STOP(name) #name,
-		STOPS(STOP)
-#undef STOP
-	};
 	return Py_BuildValue("sKK", stop_names[stop], (unsigned long long)cursor.index, (unsigned long long)cursor.done);
 }
 
@@ -206,6 +209,88 @@ static PyObject *machine_waiting(PyObject *self, PyObject *args)
 		return NULL;
 	assert(c->s.waiting < sizeof(names) / sizeof(names[0]));
 	return PyUnicode_FromString(c->machine->s.ended ? "off" : names[c->s.waiting]);
+}
+
+/* --- visible steps --- */
+
+static PyObject *machine_watch(PyObject *self, PyObject *args)
+{
+	if (executing(self))
+		return NULL;
+	struct machine *m = machine_of(self);
+	PyObject *object;
+	if (!PyArg_ParseTuple(args, "O", &object))
+		return NULL;
+	bool done;
+	if (object == Py_None) {
+		done = visible_set(m, NULL);
+	} else {
+		Py_buffer view;
+		if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
+			return NULL;
+		bool fits = (uint64_t)view.len == m->memory.size_bytes / 32;
+		done = fits && visible_set(m, view.buf);
+		PyBuffer_Release(&view);
+		if (!fits)
+			return PyErr_Format(PyExc_ValueError, "a bit for each 4 bytes of RAM: %llu bytes",
+					    (unsigned long long)m->memory.size_bytes / 32);
+	}
+	if (!done)
+		return PyErr_NoMemory();
+	Py_RETURN_NONE;
+}
+
+static PyObject *machine_weights(PyObject *self, PyObject *args)
+{
+	if (executing(self))
+		return NULL;
+	PyObject *list;
+	if (!PyArg_ParseTuple(args, "O", &list))
+		return NULL;
+	uint32_t weights[AGENT_COUNT];
+	if (PySequence_Size(list) != AGENT_COUNT) {
+		if (!PyErr_Occurred())
+			PyErr_Format(PyExc_ValueError, "one number for each of %d agents", AGENT_COUNT);
+		return NULL;
+	}
+	for (int i = 0; i < AGENT_COUNT; i++) {
+		PyObject *item = PySequence_GetItem(list, i);
+		unsigned long value = item ? PyLong_AsUnsignedLong(item) : 0;
+		Py_XDECREF(item);
+		if (PyErr_Occurred())
+			return NULL;
+		weights[i] = value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+	}
+	memcpy(machine_of(self)->pick.weights, weights, sizeof(weights));
+	Py_RETURN_NONE;
+}
+
+static PyObject *machine_visible_counts(PyObject *self, PyObject *unused)
+{
+	if (executing(self))
+		return NULL;
+	(void)unused;
+	const struct classes *classes = &machine_of(self)->classes;
+	PyObject *list = PyList_New(0);
+	for (int i = 0; list && i < AGENT_COUNT; i++) {
+		PyObject *count = PyLong_FromUnsignedLongLong(classes->count[i]);
+		if (!count || PyList_Append(list, count) < 0)
+			Py_CLEAR(list);
+		Py_XDECREF(count);
+	}
+	return list;
+}
+
+static PyObject *machine_pairs_take(PyObject *self, PyObject *unused)
+{
+	if (executing(self))
+		return NULL;
+	(void)unused;
+	struct classes *classes = &machine_of(self)->classes;
+	PyObject *bytes = PyBytes_FromStringAndSize((const char *)classes->pairs, sizeof(classes->pairs));
+	if (bytes)
+		memset(classes->pairs, 0, sizeof(classes->pairs));
+	return bytes;
 }
 
 /* --- events --- */
@@ -629,7 +714,7 @@ static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 
 /* --- attributes --- */
 
-enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, STEP, EXIT_STATUS, AUTO_CPU, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
+enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, STEP, EXIT_STATUS, AUTO_CPU, CLASS_HASH, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
 
 static PyObject *machine_get(PyObject *self, void *closure)
 {
@@ -643,6 +728,7 @@ static PyObject *machine_get(PyObject *self, void *closure)
 	case STEP: return PyLong_FromUnsignedLongLong(m->step);
 	case EXIT_STATUS: return PyLong_FromUnsignedLongLong(m->s.exit_status);
 	case AUTO_CPU: return PyLong_FromUnsignedLong(m->auto_cpu);
+	case CLASS_HASH: return PyLong_FromUnsignedLongLong(m->classes.hash);
 	case STOP_AT_TRACE: return PyLong_FromUnsignedLong(m->stop_at_trace);
 	case TAP: return PyBool_FromLong(m->tap.on);
 	case CHOICES_ENABLED: return PyBool_FromLong(m->choices.on);
@@ -691,6 +777,7 @@ static PyGetSetDef machine_getset[] = {
 	READ_ONLY("step", STEP),
 	READ_ONLY("exit_status", EXIT_STATUS),
 	READ_ONLY("auto_cpu", AUTO_CPU),
+	READ_ONLY("class_hash", CLASS_HASH),
 	READ_WRITE("stop_at_trace", STOP_AT_TRACE),
 	READ_WRITE("tap", TAP),
 	READ_WRITE("choices_enabled", CHOICES_ENABLED),
@@ -703,6 +790,10 @@ static PyMethodDef machine_methods[] = {
 	{"console_take", machine_console_take, METH_NOARGS, "Console output since the last call."},
 	{"can_interrupt", machine_can_interrupt, METH_VARARGS, "Whether a vector could be delivered to a CPU now."},
 	{"waiting", machine_waiting, METH_VARARGS, "What a CPU waits for, or ''."},
+	{"watch", machine_watch, METH_VARARGS, "Say which words are shared."},
+	{"weights", machine_weights, METH_VARARGS, "Visible steps that each agent is thought to take."},
+	{"visible_counts", machine_visible_counts, METH_NOARGS, "Visible steps of each agent in this run."},
+	{"pairs_take", machine_pairs_take, METH_NOARGS, "Map of the pairs of conflicting instructions met."},
 	{"tap_capacity", machine_tap_capacity, METH_VARARGS, "Set the size of the event columns."},
 	{"events", machine_events, METH_NOARGS, "Views of the event columns."},
 	{"events_take", machine_events_take, METH_NOARGS, "The event columns, given away."},

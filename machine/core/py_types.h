@@ -15,6 +15,7 @@ struct module_state {
 	PyTypeObject *machine_type;
 	PyTypeObject *snapshot_type;
 	PyTypeObject *column_type;
+	PyTypeObject *explorer_type;
 };
 
 struct machine_object {
@@ -40,7 +41,15 @@ struct column_object {
 	Py_ssize_t stride; /* bytes from element to element */
 };
 
-extern PyType_Spec column_spec, snapshot_spec, machine_spec;
+struct explorer;
+
+struct explorer_object {
+	PyObject_HEAD
+	struct machine_object *owner;
+	struct explorer *explorer;
+};
+
+extern PyType_Spec column_spec, snapshot_spec, machine_spec, explorer_spec;
 
 static inline struct module_state *state_of(PyObject *self)
 {
@@ -63,6 +72,8 @@ static inline void object_free(PyObject *self)
 
 /* A memoryview of one column of `block`, which is or was the tap's of the machine `owner`. */
 PyObject *column_create(PyObject *owner, struct event_block *block, void *data, size_t count, size_t item_size);
+/* Why execution stopped, as text. */
+extern const char *const stop_names[];
 /* Takes a snapshot of the machine `owner`. */
 PyObject *snapshot_create(PyObject *owner);
 

@@ -89,7 +89,6 @@ enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from,
 		m->step = header.step;
 		m->s = header.platform;
 		m->auto_cpu = 0;
-		m->ranks = (struct ranks){0};
 		for (uint32_t i = 0; i < m->cpu_count; i++) {
 			m->cpus[i].s = states[i];
 			cpu_refresh(&m->cpus[i]);

@@ -128,7 +128,6 @@ struct snapshot *snapshot_take(struct machine *m)
 	snapshot->page_count = mem->page_count;
 	snapshot->platform = m->s;
 	snapshot->auto_cpu = m->auto_cpu;
-	snapshot->ranks = m->ranks;
 	snapshot->pages = pages;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		cpu_canonicalise(&m->cpus[i]);
@@ -181,7 +180,6 @@ void snapshot_restore(struct machine *m, const struct snapshot *snapshot)
 	m->step = snapshot->step;
 	m->s = snapshot->platform;
 	m->auto_cpu = snapshot->auto_cpu;
-	m->ranks = snapshot->ranks;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		m->cpus[i].s = snapshot->cpus[i];
 		cpu_refresh(&m->cpus[i]);

@@ -17,7 +17,6 @@ struct snapshot {
 	uint32_t cpu_count;
 	uint32_t page_count;
 	uint32_t auto_cpu;
-	struct ranks ranks;
 	struct platform_state platform;
 	struct page_tree *pages;
 	struct cpu_state cpus[]; /* [cpu_count] */

@@ -2,6 +2,7 @@
 
 #include "access.h"
 #include "mmu.h"
+#include "visible.h"
 
 static struct tlb_entry *small_slot(struct cpu *c, uint64_t addr)
 {
@@ -50,6 +51,7 @@ static void drop(struct cpu *c, struct tlb_entry *entry)
 
 static void evict(struct cpu *c, struct tlb_entry *entry)
 {
+	visible_save(c, entry, 0, 0);
 	tap_event(c, EVENT_tlb_evict, entry->page & ~UINT64_C(1), 0, 0, 0, 0);
 	drop(c, entry);
 }
@@ -61,8 +63,10 @@ struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_
 	if (entry->page && !holds(entry, addr, shift))
 		evict(c, entry);
 	/* The flags may be new (dirty bit set): derived entries made from the old ones must go. */
-	if (entry->page)
+	if (entry->page) {
+		visible_save(c, entry, 0, 0);
 		drop(c, entry);
+	}
 	/* Pages of several sizes may hold one address, after the guest changed an upper entry. The largest counts (see
 	 * find_large): derived entries must not remember what smaller ones said, and it must not hide a new smaller one. */
 	if (shift > PAGE_SHIFT)
@@ -70,6 +74,7 @@ struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_
 	struct tlb_entry *larger;
 	while ((larger = find_large(c, addr)))
 		evict(c, larger);
+	visible_save(c, entry, 0, 0);
 	*entry = (struct tlb_entry){.page = page | 1, .frame = frame, .flags = flags, .shift = shift};
 	tap_event(c, EVENT_tlb_fill, page, frame, flags, shift, 0);
 	return entry;

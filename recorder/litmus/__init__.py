@@ -2,6 +2,7 @@
 
 parse_file, parse: a file in herd's X86 or X86_64 format.
 assemble: machine code for any number of tests.
+explore, reduce: all schedules of one, by its states or by its classes of equivalent schedules.
 judge: all final states under x86-TSO ("tso"), sequential consistency ("sc") or preemption on one CPU ("up").
 """
 
@@ -13,15 +14,18 @@ from recorder.litmus.errors import LitmusError
 from recorder.litmus.explore import MODELS, STATES_MAX, Exploration, explore
 from recorder.litmus.parser import parse, parse_file
 from recorder.litmus.program import LitmusTest
-from recorder.litmus.verdict import State, Verdict, judge
+from recorder.litmus.reduction import Reduction, reduce
+from recorder.litmus.verdict import SEARCHES, State, Verdict, judge
 
 __all__ = [
     "MODELS",
+    "SEARCHES",
     "STATES_MAX",
     "Assembled",
     "Exploration",
     "LitmusError",
     "LitmusTest",
+    "Reduction",
     "State",
     "Verdict",
     "assemble",
@@ -29,5 +33,6 @@ __all__ = [
     "judge",
     "parse",
     "parse_file",
+    "reduce",
     "report",
 ]

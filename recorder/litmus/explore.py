@@ -49,6 +49,11 @@ class Exploration:
     transitions: int
     _parents: list[tuple[int, Choice]] = field(repr=False)
 
+    @property
+    def effort(self) -> str:
+        """What was done, in words."""
+        return f"{self.schedules:,} schedules, {self.states:,} states of the machine"
+
     def witness(self, node: int) -> tuple[list[Step], bytes]:
         """One schedule that ends in a final state: its steps, and its plan for `Machine.execute` (one record each).
 

@@ -26,8 +26,7 @@ def log(verdict: Verdict) -> str:
         f"Condition {verdict.condition.text}",
         f"Observation {verdict.name} {often} {positive} {count - positive}",
         "",
-        f"{answer(verdict)} under {verdict.model}; {verdict.exploration.schedules:,} schedules, "
-        f"{verdict.exploration.states:,} states of the machine, {completeness(verdict)}",
+        f"{answer(verdict)} under {verdict.model}; {verdict.exploration.effort}, {completeness(verdict)}",
     ]
     lines += [f"contradicted: {row}" for row in verdict.contradictions]
     return "\n".join(lines)

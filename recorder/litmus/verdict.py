@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from machine.errors import UsageError
 from recorder.litmus.assembler import Assembled
 from recorder.litmus.condition import Not
 from recorder.litmus.errors import LitmusError
 from recorder.litmus.explore import STATES_MAX, Exploration, explore
 from recorder.litmus.observe import Observer
 from recorder.litmus.program import Condition
+from recorder.litmus.reduction import Reduction, reduce
 from recorder.litmus.threads import Step
+
+SEARCHES: Final = ("states", "dpor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Verdict:
     condition: Condition
     locations: tuple[str, ...]
     states: tuple[State, ...]
-    exploration: Exploration
+    exploration: Exploration | Reduction
     contradictions: tuple[str, ...]
 
     @property
@@ -94,17 +98,26 @@ class Verdict:
 
 
 def judge(
-    assembled: Assembled, model: str = "tso", condition: Condition | None = None, states_max: int = STATES_MAX
+    assembled: Assembled,
+    model: str = "tso",
+    condition: Condition | None = None,
+    states_max: int = STATES_MAX,
+    search: str = "states",
 ) -> Verdict:
     """Explore a test under "tso", "sc" or "up" and judge its condition, or another in its place.
 
-    Raises LitmusError if the test names what it does not have, or an instruction faults.
+    Args:
+        states_max: limit on the states, or on the schedules made.
+        search: "states" goes to every state; "dpor" (tso only) through schedules, not all of those that are equivalent.
+    Raises UsageError for another search, LitmusError if the test names what it does not have, or an instruction faults.
     """
     test = assembled.test
     expected = None if condition else _expectation(test.path, test.info, model)
     condition = condition or test.condition
     observer = Observer(assembled, condition)
-    exploration = explore(assembled, model, states_max)
+    if search not in SEARCHES or (search == "dpor" and model != "tso"):
+        raise UsageError("a litmus test is searched by `states`, or under tso by `dpor`")
+    exploration = reduce(assembled, states_max) if search == "dpor" else explore(assembled, model, states_max)
     found: dict[tuple[int, ...], State] = {}
     for node, final in exploration.finals.items():
         if test.filter is not None and observer.holds(Not(test.filter), final):

@@ -10,17 +10,21 @@ from recorder.schedule import Strategy
 from recorder.strategies.default import Default
 from recorder.strategies.pct import Pct
 from recorder.strategies.portfolio import Portfolio
+from recorder.strategies.pos import Pos
 from recorder.strategies.random_walk import RandomWalk
 from recorder.strategies.registered import registered, registered_names
 from recorder.strategies.replay import Replay
+from recorder.strategies.surw import Surw
 
-__all__ = ["STRATEGIES", "Default", "Pct", "Portfolio", "RandomWalk", "Replay", "strategy"]
+__all__ = ["STRATEGIES", "Default", "Pct", "Portfolio", "Pos", "RandomWalk", "Replay", "Surw", "strategy"]
 
 STRATEGIES: Final[dict[str, Callable[[], Strategy]]] = {
     Default.name: Default,
     Pct.name: Pct,
     Portfolio.name: Portfolio,
+    Pos.name: Pos,
     RandomWalk.name: RandomWalk,
+    Surw.name: Surw,
 }
 """Strategies that can be asked for by name."""
 

@@ -15,6 +15,7 @@ class Default:
 
     name = "default"
     exact = False
+    visible = False
     stop = "steps"
 
     def new_run(self, machine: Machine, seed: int) -> None:

@@ -34,6 +34,7 @@ class RandomWalk:
 
     name = "random-walk"
     exact = False
+    visible = False
     stop = "steps"
 
     def __init__(self, walk_steps: int = WALK_STEPS) -> None:

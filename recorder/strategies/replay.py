@@ -20,6 +20,7 @@ class Replay:
     """
 
     exact = True
+    visible = False
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape

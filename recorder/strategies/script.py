@@ -42,6 +42,7 @@ class Script:
 
     name = "script"
     exact = False
+    visible = False
     stop = "steps"
 
     def __init__(self, records: RecordArray) -> None:

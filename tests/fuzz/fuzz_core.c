@@ -2,7 +2,8 @@
  *
  * An input is a program for a small machine that already has working tables (so that inputs get somewhere): first what
  * to change of them, then a plan, then machine code. Besides the sanitizers it checks what the machine promises: a run
- * ends within its steps, is the same when repeated, and its exact choices replay to the same state.
+ * ends within its steps, is the same when repeated, and its exact choices replay to the same state. With some options agents
+ * choose, and a systematic search goes on from where the run ends.
  *
  * input:  mode, options, patches, registers, records: a byte each
  *         patches x (place, offset 2, size), followed by `size` % 17 bytes
@@ -15,11 +16,13 @@
 #include <string.h>
 
 #include "execute.h"
+#include "explore.h"
 #include "memory.h"
 #include "registers.h"
 #include "saved_state.h"
 #include "snapshot.h"
 #include "tap.h"
+#include "visible.h"
 
 enum {
 	RAM_SIZE = 1 << 20,
@@ -195,7 +198,7 @@ static void change_register(struct machine *m, struct input *in)
 
 static struct plan_record record(struct machine *m, struct input *in)
 {
-	struct plan_record r = {.op = (uint8_t)(1 + take(in, 1) % 7)};
+	struct plan_record r = {.op = (uint8_t)(1 + take(in, 1) % PLAN_STEP)};
 	uint32_t how = take(in, 1), raw = take(in, 2);
 	r.cpu = how & 1 ? (uint8_t)(how >> 4) : (uint8_t)((how >> 1) % m->cpu_count);
 	r.flags = how >> 2 & 1 ? (how >> 3 & 1 ? PLAN_HOLD | PLAN_ROOM : PLAN_HOLD) : how >> 3 & 1 ? (uint16_t)raw : 0;
@@ -243,6 +246,35 @@ static void check_replay(struct machine *m, const struct snapshot *start, enum s
 	}
 }
 
+/* Every other word of RAM above the code. */
+static const uint8_t *shared_words(const struct machine *m)
+{
+	static uint8_t words[RAM_SIZE / 32];
+	assert(sizeof(words) == m->memory.size_bytes / 32);
+	memset(words, 0x55, sizeof(words));
+	memset(words, 0, (CODE + 0x8000) / 32 < sizeof(words) ? (CODE + 0x8000) / 32 : sizeof(words));
+	return words;
+}
+
+/* A few runs of a systematic search from wherever the machine stands. */
+static void search(struct machine *m, uint32_t options)
+{
+	tap_switch(&m->tap, false);
+	struct explore_options how = {.mode = options & 32 ? EXPLORE_BOUNDED : EXPLORE_DPOR, .eager = options & 64, .bound = 2,
+				      .ticks = 1, .frames_max = 40, .step_max = m->step + STEPS_MAX};
+	struct explorer *e = explorer_create(m, &how);
+	enum stop stop;
+	for (int runs = 0; e && runs < 8 && explorer_next(e, &stop) == EXPLORE_RUN; runs++) {
+		uint64_t hash = machine_state_hash(m), step = m->step;
+		if (explorer_repeat(e) != stop && stop != STOP_steps)
+			abort();
+		if (stop != STOP_steps && (machine_state_hash(m) != hash || m->step != step))
+			abort();
+	}
+	explorer_destroy(e);
+	tap_switch(&m->tap, true);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {data, size};
@@ -271,9 +303,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		plan[count++] = (struct plan_record){.op = PLAN_AUTO, .arg = 1000};
 	memory_write(m, CODE, in.at, in.left < 0x8000 ? in.left : 0x8000);
 
-	struct snapshot *start = (options & 3) == 1 ? snapshot_take(m) : NULL;
+	/* Agents need to know what is shared, and the tap off. */
+	bool agents = options & 8;
+	tap_switch(&m->tap, !agents);
+	if (agents && !m->watch.words && !visible_set(m, shared_words(m)))
+		return 0;
+	struct snapshot *start = (options & 3) == 1 && !agents ? snapshot_take(m) : NULL;
 	enum stop end = run(m, plan, count, options & 4);
 	uint64_t hash = machine_state_hash(m), steps = m->step;
+	tap_switch(&m->tap, true);
+	if (agents && options & 16)
+		search(m, options);
 	if (start) {
 		check_replay(m, start, end, steps, hash);
 		snapshot_destroy(start);

@@ -8,7 +8,7 @@ import pytest
 from interleavings import interleavings
 from tso_enumerator import Final, Instruction, Program, outcomes
 
-from recorder.litmus import LitmusTest, assemble, explore, parse
+from recorder.litmus import LitmusTest, assemble, explore, parse, reduce
 from recorder.litmus.engine import Moment
 from recorder.litmus.layout import BASE
 
@@ -114,6 +114,10 @@ def compare(programs: list[tuple[Program, dict[int, int]]], bits: int) -> None:
             }
             if model == "tso":
                 theirs = outcomes(program, memory, REGION)
+                reduction = reduce(row)
+                assert not reduction.cut
+                finals = {(final.threads, final.memory) for final in reduction.finals.values()}
+                assert finals == {(final.threads, final.memory) for final in exploration.finals.values()}
             else:
                 theirs = interleavings(program, memory, REGION, model)
             assert ours == theirs, (model, [[text_of(i, bits // 8) for i in thread] for thread in program])
@@ -133,8 +137,8 @@ def test_witnesses_of_random_programs(bits: int) -> None:
     """Every final state is reached by its schedule, all of it run again on another machine."""
     programs = sample(77, 40, 2, 4, bits)
     for row in assemble([litmus(program, memory, bits) for program, memory in programs]):
-        for model in ("tso", "sc"):
-            exploration = explore(row, model)
+        for model in ("tso", "sc", "dpor"):
+            exploration = reduce(row) if model == "dpor" else explore(row, model)
             engine = type(exploration.engine)(row)
             first = engine.first()
             for node, final in exploration.finals.items():

@@ -132,17 +132,19 @@ def random_plan(r: random.Random, cpus: int, count: int, wild: bool = False) -> 
         elif kind < 0.93:
             op, arg = _core.CHOICE, r.randrange(4)
         elif kind < 0.96:
-            op, arg = _core.RANK, r.getrandbits(64)
+            op, arg = r.choice((_core.PICK, _core.STEP)), r.getrandbits(64)
         else:
             op, arg = _core.AUTO, r.choice((1, 10, 100))
-        if op == _core.RANK:
-            flags = r.choice((1, 10, 100)) << 5
+        if op == _core.PICK:
+            flags = r.getrandbits(12)
+        elif op == _core.STEP:
+            flags, arg = r.randrange(_core.AGENT_COUNT), r.choice((1, 3, 20))
         elif op == _core.RUN:
             flags = _core.HOLD * flags | _core.ON * r.getrandbits(1)
         else:
             flags = 0
         if wild and r.random() < 0.1:
             op, cpu, flags = r.randrange(256), r.randrange(256), r.getrandbits(16)
-            arg = r.choice((0, 1, 0xFFFF)) if op <= _core.RANK else r.getrandbits(64)
+            arg = r.choice((0, 1, 0xFFFF)) if op <= _core.STEP else r.getrandbits(64)
         out += struct.pack("<BBHIQ", op, cpu, flags, 0, arg)
     return bytes(out)

@@ -1,0 +1,86 @@
+#include "auto.h"
+
+#include "apic.h"
+#include "steps.h"
+#include "tap.h"
+
+static struct cpu *first_with_stores(struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		if (m->cpus[i].s.store_count)
+			return &m->cpus[i];
+	return NULL;
+}
+
+/* The CPU whose turn it is, or NULL if all wait. */
+static struct cpu *auto_choose(struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++) {
+		struct cpu *c = &m->cpus[(m->auto_cpu + i) % m->cpu_count];
+		if (runnable(c) || pending_interrupt(c) >= 0)
+			return c;
+	}
+	return NULL;
+}
+
+bool auto_tick(struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++) {
+		int vector = apic_timer_vector(&m->cpus[i]);
+		if (vector >= 0 && step_irq(&m->cpus[i], (uint64_t)vector)) {
+			m->auto_cpu = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool any_waits_for_choice(const struct machine *m)
+{
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		if (m->cpus[i].s.waiting == WAIT_CHOICE)
+			return true;
+	return false;
+}
+
+enum stop auto_execute(struct machine *m, uint64_t step_end)
+{
+	while (m->step < step_end) {
+		if (m->s.ended)
+			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		if (tap_full(&m->tap))
+			return STOP_events;
+		struct cpu *holder = first_with_stores(m);
+		if (holder) {
+			step_drain(holder);
+			continue;
+		}
+		struct cpu *chosen = auto_choose(m);
+		if (!chosen) {
+			if (any_waits_for_choice(m))
+				return STOP_choice;
+			if (!auto_tick(m))
+				return STOP_idle;
+			continue;
+		}
+		m->auto_cpu = chosen->number;
+		int pending = pending_interrupt(chosen);
+		if (pending >= 0) {
+			step_irq(chosen, (uint64_t)pending);
+			continue;
+		}
+		/* What is pending may become deliverable with any instruction. */
+		bool watch = chosen->s.nmi_pending || apic_raised(chosen);
+		enum run_end end = step_run(chosen, watch ? m->step + 1 : step_end, true);
+		switch (end) {
+		case RUN_PAUSE: m->auto_cpu = (chosen->number + 1) % m->cpu_count; break;
+		case RUN_WAITING: m->auto_cpu = 0; break;
+		case RUN_TRACE: return STOP_trace;
+		case RUN_BLOCKED: /* cannot be: nothing is buffered, */
+		case RUN_VISIBLE: /* and nothing asks */
+		case RUN_STEPS:
+		case RUN_EVENTS: break;
+		}
+	}
+	return STOP_steps;
+}

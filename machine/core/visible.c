@@ -1,0 +1,129 @@
+#include "visible.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "access.h"
+#include "classes.h"
+#include "memory.h"
+
+enum { WORD_SHIFT = 2, PAGE_WORDS = PAGE_SIZE >> WORD_SHIFT };
+
+void visible_deinit(struct machine *m)
+{
+	classes_deinit(&m->classes);
+	free(m->watch.words);
+	free(m->watch.pages);
+	m->watch = (struct watch){0};
+}
+
+void visible_switch(struct machine *m, bool on)
+{
+	if (m->watch.on == on)
+		return;
+	assert(m->watch.words);
+	m->watch.on = on;
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		fast_flush(&m->cpus[i]);
+}
+
+bool visible_set(struct machine *m, const uint8_t *words)
+{
+	struct watch *w = &m->watch;
+	if (w->words)
+		visible_switch(m, false);
+	visible_deinit(m);
+	if (!words)
+		return true;
+	size_t size = (size_t)m->memory.page_count * PAGE_WORDS / 8;
+	w->words = malloc(size);
+	w->pages = malloc(m->memory.page_count);
+	if (!w->words || !w->pages || !classes_init(&m->classes)) {
+		visible_deinit(m);
+		return false;
+	}
+	memcpy(w->words, words, size);
+	for (uint32_t page = 0; page < m->memory.page_count; page++) {
+		w->pages[page] = 0;
+		for (uint32_t i = 0; i < PAGE_WORDS / 8; i++)
+			w->pages[page] |= words[page * (PAGE_WORDS / 8) + i];
+	}
+	return true;
+}
+
+bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size)
+{
+	for (uint64_t word = phys >> WORD_SHIFT; word <= (phys + size - 1) >> WORD_SHIFT; word++)
+		if (m->watch.words[word >> 3] >> (word & 7) & 1)
+			return true;
+	return false;
+}
+
+static bool meet(struct watch *w, uint64_t phys, uint32_t size, bool writes, bool asks)
+{
+	/* What is touched beyond the room is not forgotten: the last note grows to hold it, which errs on the safe side. */
+	if (w->count < VISIBLE_NOTES_MAX) {
+		w->notes[w->count++] = (struct visible_note){phys, size, writes};
+	} else {
+		struct visible_note *last = &w->notes[VISIBLE_NOTES_MAX - 1];
+		uint64_t end = phys + size > last->phys + last->size ? phys + size : last->phys + last->size;
+		last->phys = phys < last->phys ? phys : last->phys;
+		last->size = end - last->phys;
+		last->writes |= writes;
+	}
+	return asks;
+}
+
+bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, uint32_t info)
+{
+	struct machine *m = c->machine;
+	struct watch *w = &m->watch;
+	if (likely(!w->on))
+		return false;
+	bool asks = w->asks && !(info & EVENT_IMPLICIT); /* descriptors and frames belong to what the CPU does with them */
+	if (!memory_contains(&m->memory, phys, size))
+		return meet(w, phys, size, true, asks); /* a device: other CPUs may be told something */
+	return visible_contains(m, phys, size) && meet(w, phys, size, writes, asks);
+}
+
+bool visible_port(struct cpu *c, uint32_t port)
+{
+	struct watch *w = &c->machine->watch;
+	return unlikely(w->on) && meet(w, VISIBLE_PORT | port, 1, true, w->asks);
+}
+
+void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_t size)
+{
+	struct machine *m = c->machine;
+	struct watch *w = &m->watch;
+	if (likely(!w->asks))
+		return;
+	if (w->undo_step != m->step) {
+		w->undo_step = m->step;
+		w->undo_count = 0;
+	}
+	if (w->undo_count == VISIBLE_UNDO_MAX)
+		return;
+	struct visible_undo *undo = &w->undo[w->undo_count++];
+	*undo = (struct visible_undo){.entry = entry, .phys = phys, .size = size};
+	if (entry)
+		undo->before = *entry;
+	else
+		undo->value = bytes_load_any(m->memory.ram + phys, size);
+}
+
+void visible_undo(struct cpu *c)
+{
+	struct machine *m = c->machine;
+	struct watch *w = &m->watch;
+	if (!w->undo_count || w->undo_step != m->step)
+		return;
+	while (w->undo_count) {
+		const struct visible_undo *undo = &w->undo[--w->undo_count];
+		if (undo->entry)
+			*undo->entry = undo->before;
+		else
+			memory_write(m, undo->phys, &undo->value, undo->size);
+	}
+	fast_flush(c);
+}

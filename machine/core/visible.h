@@ -1,0 +1,38 @@
+/* Visible steps: those that touch memory which several CPUs or tasks share. Everything else a CPU does is local and
+ * commutes with what others do, so that nothing is lost if schedules change CPUs at visible steps only.
+ *
+ * Which words are shared is told from outside (Machine.watch). Pages with such words are never accessed directly, so
+ * that the rest of the machine pays nothing. A run that `asks` stops before an instruction that would touch one, with
+ * nothing of it done and no translation looked up for it; otherwise what is touched is noted. A plain store of a CPU whose stores are held is local: it is
+ * its drain that others see. */
+#ifndef RACETAPE_VISIBLE_H
+#define RACETAPE_VISIBLE_H
+
+#include "machine.h"
+
+/* Set in a note's address: it is a port, not memory, and ends the run. */
+#define VISIBLE_PORT (UINT64_C(1) << 63)
+
+/* Makes `words`, a bit for each aligned 4 bytes of RAM, the set of shared words; NULL: there is none. False if
+ * memory is short: then there is none, either. */
+bool visible_set(struct machine *m, const uint8_t *words);
+/* Whether shared words are told from others; there must be a set. */
+void visible_switch(struct machine *m, bool on);
+void visible_deinit(struct machine *m);
+/* Whether any of these bytes lie in a shared word. */
+bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size);
+/* An access that the instruction being executed is about to make: true if the run has to stop before it. */
+bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, uint32_t info);
+/* Before a look-up changes a TLB entry or (`entry` NULL) memory: a run that asks takes it back if it then stops. */
+void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_t size);
+/* The run stops before the instruction it was about to execute: takes its look-ups back. */
+void visible_undo(struct cpu *c);
+bool visible_port(struct cpu *c, uint32_t port);
+
+/* Accesses to this page must not be direct. */
+ALWAYS_INLINE bool visible_page(const struct machine *m, uint32_t frame)
+{
+	return unlikely(m->watch.on) && m->watch.pages[frame];
+}
+
+#endif

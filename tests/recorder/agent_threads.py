@@ -1,0 +1,73 @@
+"""Small threads on a bare machine, for tests of agents and strategies."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+
+from machine import Machine, _core
+from machine.bare import BareMachine
+from recorder.profile import Profile
+from recorder.schedule import Profiled, Strategy, pick
+from recorder.session import Session
+from recorder.sharing import WORD_BYTES, bitmap
+from traces.schema import RecordArray
+
+CODE, DATA = 0x1000, 0x8000
+DATA_BYTES: Final = 0x400
+STACK: Final = DATA + 0x800
+
+STORE_BUFFERING: Final = (
+    "movl $1, 0x8000; mov 0x8040, %eax; hlt",
+    "movl $1, 0x8040; mov 0x8000, %eax; hlt",
+)
+
+
+def machine(*threads: str, watch: bool = True) -> BareMachine:
+    """A CPU for each thread; the words from DATA on are shared, what is above is not."""
+    m = BareMachine(32, cpus=len(threads))
+    m.machine.tap = False
+    for cpu, text in enumerate(threads):
+        m.load(CODE + cpu * 0x1000, text)
+        m.set(cpu=cpu, rip=CODE + cpu * 0x1000, rsp=STACK + cpu * 0x100)
+    if watch:
+        words = np.arange(DATA // WORD_BYTES, (DATA + DATA_BYTES) // WORD_BYTES).astype(np.uint64)
+        m.machine.watch(bitmap(words, m.machine.ram_bytes))
+    return m
+
+
+def execute(m: BareMachine | Machine, records: RecordArray, step_max: int = 1 << 20) -> str:
+    core = m.machine if isinstance(m, BareMachine) else m
+    return core.execute(records.tobytes(), step_max=step_max)[0]
+
+
+def word(m: BareMachine | Machine, address: int = DATA) -> int:
+    """What memory holds, whatever is buffered."""
+    core = m.machine if isinstance(m, BareMachine) else m
+    return int(struct.unpack("<I", core.read(address, 4))[0])
+
+
+def profile(m: Machine) -> Profile:
+    """Of the machine as it stands; leaves it there."""
+    start = m.snapshot()
+    visible = []
+    for eager in (True, False):
+        m.execute(pick(_core.PICK_WALK, 0, eager=eager).tobytes(), step_max=1 << 20)
+        visible.append(tuple(m.visible_counts()))
+        m.restore(start)
+    return Profile(m.step, 1, 1, (visible[0], visible[1]))
+
+
+def follow(m: Machine, strategy: Strategy, seed: int) -> str:
+    """One run of a strategy from where the machine stands."""
+    session = Session(m, None, step_max=m.step + (1 << 20), tap=False, keep=False)
+    strategy.new_run(m, seed)
+    return session.run(strategy)
+
+
+def introduced(m: Machine, strategy: Strategy) -> Strategy:
+    if isinstance(strategy, Profiled):
+        strategy.expect(profile(m))
+    return strategy

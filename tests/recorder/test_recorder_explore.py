@@ -1,0 +1,216 @@
+"""Systematic search: as many schedules as there are classes, every outcome of a bound, and nothing cut short
+silently."""
+
+from __future__ import annotations
+
+import pytest
+from agent_threads import STORE_BUFFERING, execute, machine, word
+
+from machine import Machine, _core
+from machine.bare import BareMachine
+from recorder.litmus import assemble, parse_file, reduce
+from recorder.litmus.bundled import find
+from recorder.litmus.multiprocessor import Multiprocessor
+from recorder.schedule import pick, plan
+from traces.schema import Op
+
+PLACES = (0x8000, 0x8040, 0x8080)
+Outcome = tuple[int, ...]
+
+# Traces under TSO of the same programs, as published for Nidhugg and its kind (Abdulla et al., TACAS 2015, and the
+# sets of reads-from and coherence orders that the x86-TSO papers list): one execution for each.
+CLASSES = {"sb": 4, "mp": 3, "lb": 3, "iriw": 15, "wrc": 7, "rwc": 8, "s": 3, "r": 4, "22w": 3, "isa2": 7, "n6": 9}
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_makes_one_schedule_of_each_class(name: str) -> None:
+    """The classes are counted twice: by the search, and by the hashes of many random runs."""
+    (assembled,) = assemble([parse_file(path) for path in find(name)])
+    reduction = reduce(assembled)
+    assert (reduction.schedules, reduction.blocked, reduction.cut) == (CLASSES[name], 0, "")
+    core = reduction.engine.machine
+    start = Multiprocessor(assembled).machine.state_save()
+    hashes = set()
+    for seed in range(3000):
+        core.state_load(start)
+        for thread in assembled.layout.slots.values():
+            core.write(thread.address, bytes(thread.size_bytes * len(thread.variable.values)))
+        core.write(assembled.layout.code_page, assembled.code)
+        for thread_code in assembled.threads:
+            core.write(thread_code.end, b"\xf4")
+        assert execute(core, pick(_core.PICK_WALK, seed)) == "idle"
+        hashes.add(core.class_hash)
+    assert len(hashes) == reduction.schedules
+
+
+def outcome(m: Machine) -> Outcome:
+    registers = [m.registers(cpu) for cpu in range(m.cpus)]
+    return (*(row[name] for row in registers for name in ("rax", "rbx", "rdx")), *(word(m, at) for at in PLACES))
+
+
+def search(m: BareMachine, **options: bool | int) -> tuple[_core.Explorer, set[Outcome]]:
+    explorer = _core.Explorer(m.machine, **options)  # type: ignore[arg-type]
+    outcomes = set()
+    while (stop := explorer.next()) is not None:
+        assert stop == "idle"
+        outcomes.add(outcome(m.machine))
+    return explorer, outcomes
+
+
+class Brute:
+    """Every schedule with so many deviations, without any pruning: each is made from the start, a step at a time."""
+
+    def __init__(self, m: BareMachine, eager: bool) -> None:
+        self.machine, self.eager = m.machine, eager
+        self.start = self.machine.snapshot()
+        self.agents = [*range(m.machine.cpus)]
+        if not eager:
+            self.agents += [_core.AGENT_DRAIN + cpu for cpu in range(m.machine.cpus)]
+        self.schedules = 0
+
+    def go(self, path: tuple[int, ...]) -> bool:
+        """Whether all of `path` can be taken; the machine stands behind it."""
+        self.machine.restore(self.start)
+        for agent in path:
+            before = sum(self.machine.visible_counts())
+            row = plan((Op.STEP, 0, 1, agent))
+            row["reserved"] = self.eager
+            execute(self.machine, row)
+            if sum(self.machine.visible_counts()) == before:
+                return False
+        return True
+
+    def waits(self, path: tuple[int, ...], cpu: int) -> bool:
+        """Whether a CPU waits for its own buffer."""
+        self.go(path)
+        row = plan((Op.STEP, 0, 1, 31))
+        row["reserved"] = self.eager
+        execute(self.machine, row)
+        return self.machine.waiting(cpu) == "" and not self.go((*path, cpu))
+
+    def outcomes(self, bound: int) -> set[Outcome]:
+        found: set[Outcome] = set()
+        self._all((), 0, frozenset(), bound, found)
+        return found
+
+    def _all(self, path: tuple[int, ...], current: int, held: frozenset[int], bound: int, found: set[Outcome]) -> None:
+        able = [agent for agent in self.agents if self.go((*path, agent))]
+        if not able:
+            self.go(path)
+            assert execute(self.machine, pick(_core.PICK_WALK, 0, eager=self.eager)) == "idle"
+            found.add(outcome(self.machine))
+            self.schedules += 1
+            return
+        held = frozenset(cpu for cpu in held if not self.waits(path, cpu))
+        usual = self._usual(able, current, held)
+        for agent in able:
+            if agent != usual and not bound:
+                continue
+            now = held
+            if agent != usual and usual >= _core.AGENT_DRAIN:
+                now = now | {usual - _core.AGENT_DRAIN}
+            if agent >= _core.AGENT_DRAIN:
+                now = now - {agent - _core.AGENT_DRAIN}
+            following = agent if agent < _core.AGENT_DRAIN else current
+            self._all((*path, agent), following, now, bound - (agent != usual), found)
+
+    def _usual(self, able: list[int], current: int, held: frozenset[int]) -> int:
+        for agent in able:
+            if agent >= _core.AGENT_DRAIN and agent - _core.AGENT_DRAIN not in held:
+                return agent
+        cpus = [(current + i) % 8 for i in range(8) if (current + i) % 8 in able]
+        return cpus[0] if cpus else min(able)
+
+
+INCREMENT = "mov 0x8000, %eax; inc %eax; mov %eax, 0x8000; hlt"
+PROGRAMS = (
+    STORE_BUFFERING,
+    (
+        "movl $1, 0x8000; mov 0x8000, %eax; mov 0x8040, %ebx; hlt",
+        "movl $2, 0x8040; mov 0x8000, %eax; movl $2, 0x8000; hlt",
+    ),
+    (INCREMENT, INCREMENT),
+    ("lock incl 0x8000; mov 0x8040, %ebx; hlt", "movl $5, 0x8040; mov 0x8000, %eax; lock incl 0x8000; hlt"),
+    (
+        "movl $1, 0x8000; mfence; mov 0x8040, %eax; hlt",
+        "movl $1, 0x8040; mov 0x8000, %eax; hlt",
+        "mov 0x8000, %ebx; mov 0x8040, %edx; hlt",
+    ),
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("eager", [True, False])
+def test_bounded_search_misses_no_outcome_of_its_bound(program: tuple[str, ...], eager: bool) -> None:
+    core = machine(*program)
+    execute(core, pick(_core.PICK_WALK, 0))  # counts from here on
+    core = machine(*program)
+    brute = Brute(core, eager)
+    for bound in range(3 if len(program) == 2 else 2):
+        brute.schedules = 0
+        expected = brute.outcomes(bound)
+        core.machine.restore(brute.start)
+        explorer, found = search(core, bounded=True, bound=bound, eager=eager)
+        assert found == expected
+        assert explorer.cut == ""
+        assert explorer.runs <= brute.schedules
+        if bound == 0:
+            assert explorer.runs == 1
+
+
+def test_both_zeros_of_store_buffering_take_one_deviation() -> None:
+    m = machine(*STORE_BUFFERING)
+    start = m.machine.snapshot()
+    for bound, seen in ((0, False), (1, True)):
+        m.machine.restore(start)
+        explorer = _core.Explorer(m.machine, bounded=True, bound=bound)
+        outcomes = []
+        while explorer.next() is not None:
+            outcomes.append((m.get("eax", cpu=0), m.get("eax", cpu=1)))
+            assert explorer.deviations <= bound
+        assert ((0, 0) in outcomes) is seen
+
+
+LONG = (
+    "mov $60, %ecx; 1: incl 0x8000; loop 1b; hlt",
+    "mov $60, %ecx; 1: incl 0x8040; loop 1b; mov 0x8000, %eax; hlt",
+)
+
+
+def test_a_run_costs_what_is_new_of_it() -> None:
+    """Beside the steps behind the last common state, at most those since the snapshot before it are made again."""
+    m = machine(*LONG)
+    explorer = _core.Explorer(m.machine, bounded=True, bound=1, eager=True)
+    new, before = 0, b""
+    while explorer.next() is not None:
+        path = explorer.path()
+        new += len(path) - next((i for i, pair in enumerate(zip(before, path, strict=False)) if pair[0] != pair[1]), 0)
+        before = path
+    assert explorer.runs > 50
+    assert explorer.steps_made <= new + 32 * explorer.runs
+    assert explorer.steps_shared > 0
+
+
+def test_the_last_run_can_be_repeated_and_written_down() -> None:
+    m = machine(*PROGRAMS[2]).machine
+    start = m.snapshot()
+    explorer = _core.Explorer(m)
+    while explorer.next() is not None:
+        ended, step = m.state_hash(), m.step
+        m.choices_take()
+        assert explorer.repeat() == "idle"
+        log = m.choices_take()
+        assert (m.state_hash(), m.step) == (ended, step)
+        m.restore(start)
+        m.execute(log, exact=True)
+        assert (m.state_hash(), m.step) == (ended, step)
+        assert len(explorer.path()) == explorer.depth
+
+
+def test_what_is_cut_short_is_said() -> None:
+    explorer, _ = (_core.Explorer(machine(*LONG).machine, frames_max=20), None)
+    assert explorer.next() == "steps"
+    assert explorer.cut == "a run has too many visible steps"
+    m = machine("1: incl 0x8000; jmp 1b", "hlt").machine
+    endless = _core.Explorer(m, step_max=m.step + 1000)
+    assert endless.next() == "steps"

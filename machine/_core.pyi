@@ -43,19 +43,21 @@ PICK: Final[int]
 """Plan op: the rest of the run by a random choice among agents at each visible step (tentative plans only; never in a
 tape). `arg` is the seed, `zero` how many visible steps a run is thought to have, `flags` the policy (PICK_WALK: each
 agent as probable as it has steps left, see `Machine.weights`; PICK_POS: partial order sampling; PICK_PCT), PICK_EAGER
-(stores drain at once), the depth of PCT, and how many timer ticks are spread over the run at random.
+(stores drain at once), PICK_TASKS (words that tasks share are visible, too), the depth of PCT, and how many timer ticks
+are spread over the run at random.
 
 Agents: AGENT_CPU + n is CPU n, which runs to and including its next visible step; AGENT_DRAIN + n its store buffer,
 which drains up to and including its oldest store to a shared word; AGENT_INTERRUPT + n what is pending at it;
 AGENT_TICK + n its timer. A CPU that spins is passed over until what it has read changes. Needs `Machine.watch`, and
 the tap off (else "diverged")."""
 STEP: Final[int]
-"""Plan op: `arg` visible steps of agent `flags`, with stores that drain at once if `zero` is not 0 (tentative plans
-only; never in a tape). Ends where the agent cannot go on."""
+"""Plan op: `arg` visible steps of agent `flags` (tentative plans only; never in a tape). Ends where the agent cannot go
+on. `zero` & 1: stores drain at once; & 2: words that tasks share are visible, too."""
 PICK_WALK: Final[int]
 PICK_POS: Final[int]
 PICK_PCT: Final[int]
 PICK_EAGER: Final[int]
+PICK_TASKS: Final[int]
 PICK_DEPTH_SHIFT: Final[int]
 PICK_TICKS_SHIFT: Final[int]
 AGENT_CPU: Final[int]
@@ -137,9 +139,10 @@ class Machine:
         """ "" if `cpu` can execute, else "halt", "start", "choice", or "off" (after shutdown or exit)."""
 
     # -- visible steps --
-    def watch(self, words: Buffer | None) -> None:
-        """Say which words are shared: a bit for each aligned 4 bytes of RAM. Accesses to them are visible steps;
-        None: there is no such set. Raises ValueError for a wrong size, MemoryError."""
+    def watch(self, words: Buffer | None, *, tasks: bool = False) -> None:
+        """Say which words are shared between CPUs, or (a second set) between tasks as well: a bit for each aligned 4
+        bytes of RAM. Accesses to them are visible steps; None: there is no such set. Raises ValueError for a wrong
+        size, MemoryError."""
     def weights(self, steps: Sequence[int]) -> None:
         """For PICK_WALK: visible steps that each of AGENT_COUNT agents is thought to take; all 0: agents are equally
         probable."""
@@ -255,6 +258,7 @@ class Explorer:
         bounded: False: one run at least of each class of visible steps (dynamic partial order reduction). True: every
             run with at most `bound` deviations from the default order of agents, but for those that come to a state
             that was seen.
+        tasks: words that tasks share are visible, too.
         eager: stores drain at once.
         bound: deviations.
         ticks: timer ticks at most, each a deviation.
@@ -268,6 +272,7 @@ class Explorer:
         machine: Machine,
         *,
         bounded: bool = False,
+        tasks: bool = False,
         eager: bool = False,
         bound: int = 0,
         ticks: int = 0,

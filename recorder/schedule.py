@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from machine import Machine, _core
+from recorder.profile import Manner, Profile
 from traces.schema import RECORD, Op, RecordArray
-
-if TYPE_CHECKING:
-    from recorder.profile import Profile
 
 _VECTORS: Final = range(32, 256)
 
@@ -69,17 +67,14 @@ def deliverable(machine: Machine) -> list[tuple[int, int]]:
     return [(c, vector) for c in range(machine.cpus) for vector in _VECTORS if machine.can_interrupt(c, vector)]
 
 
-def pick(policy: int, seed: int, *, eager: bool = False, depth: int = 1, ticks: int = 0, steps: int = 1) -> RecordArray:
+def pick(policy: int, seed: int, manner: Manner, *, depth: int = 1, steps: int = 1) -> RecordArray:
     """The rest of the run by a random choice among agents at each visible step (`_core.PICK`).
 
     Args:
         policy: PICK_WALK, PICK_POS or PICK_PCT of the core.
-        eager: stores drain at once.
         depth: of PCT, 1 to 7.
-        ticks: timer ticks, 0 to 15, spread over the run at random.
         steps: visible steps that a run is thought to have.
     """
-    flags = (
-        policy | (_core.PICK_EAGER if eager else 0) | depth << _core.PICK_DEPTH_SHIFT | ticks << _core.PICK_TICKS_SHIFT
-    )
+    flags = policy | depth << _core.PICK_DEPTH_SHIFT | manner.ticks << _core.PICK_TICKS_SHIFT
+    flags |= (_core.PICK_EAGER if manner.eager else 0) | (_core.PICK_TASKS if manner.tasks else 0)
     return np.array([(Op.PICK, 0, flags, min(steps, 0xFFFFFFFF), seed)], RECORD)

@@ -25,6 +25,7 @@ _TRACE: Final = KINDS["trace"]
 _MEMORY: Final = (LOAD, STORE, DRAIN, AD_UPDATE, KINDS["walk"])
 _WRITES: Final = (STORE, DRAIN, AD_UPDATE)
 _CONTEXT_BITS: Final = 20
+_MERGE_ROWS: Final = 64
 
 
 class Sharing:
@@ -39,8 +40,8 @@ class Sharing:
         self._machine, self._switch = machine, switch
         self._contexts: dict[tuple[int, int | None], int] = {}
         self._current: list[int | None] = [None] * machine.cpus
-        self._touched: U64Array = np.empty(0, np.uint64)
-        self._written: U64Array = np.empty(0, np.uint64)
+        self._touched: list[U64Array] = []
+        self._written: list[U64Array] = []
 
     def new_run(self) -> None:
         """What follows is another run, in which nobody knows yet who runs where."""
@@ -55,11 +56,22 @@ class Sharing:
         memory = np.isin(kind, _MEMORY) & (phys < self._machine.ram_bytes)
         self._note(phys[memory], size[memory], context[memory], np.isin(kind[memory], _WRITES))
 
-    def words(self) -> U64Array:
-        """Numbers of the shared words, in order."""
-        words = self._touched >> np.uint64(_CONTEXT_BITS)
+    def words(self, *, tasks: bool) -> U64Array:
+        """Numbers of the words that CPUs share, or (`tasks`) that CPUs or tasks do, in order."""
+        keys = self._merge()
+        if not tasks:
+            cpus = np.zeros(len(self._contexts) + 1, np.uint64)
+            for (cpu, _), number in self._contexts.items():
+                cpus[number] = cpu
+            mask = np.uint64((1 << _CONTEXT_BITS) - 1)
+            keys = np.unique(keys & ~mask | cpus[keys & mask])
+        words = keys >> np.uint64(_CONTEXT_BITS)
         shared = words[1:][words[1:] == words[:-1]]
-        return np.intersect1d(shared, self._written)
+        return np.intersect1d(shared, _merged(self._written))
+
+    def _merge(self) -> U64Array:
+        self._touched = [_merged(self._touched)]
+        return self._touched[0]
 
     def _assign(
         self,
@@ -92,9 +104,17 @@ class Sharing:
         for extra in range(3):  # eight bytes touch at most three words
             word = first + np.uint64(extra)
             inside = word <= last
-            key = word[inside] << np.uint64(_CONTEXT_BITS) | context[inside]
-            self._touched = np.union1d(self._touched, key)
-            self._written = np.union1d(self._written, word[inside & writes])
+            if not inside.any():
+                break
+            self._touched.append(np.unique(word[inside] << np.uint64(_CONTEXT_BITS) | context[inside]))
+            self._written.append(np.unique(word[inside & writes]))
+        for rows in (self._touched, self._written):
+            if len(rows) >= _MERGE_ROWS:
+                rows[:] = [_merged(rows)]
+
+
+def _merged(rows: list[U64Array]) -> U64Array:
+    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.uint64)
 
 
 def bitmap(words: U64Array, ram_bytes: int) -> bytes:

@@ -4,13 +4,15 @@
 #include "auto.h"
 #include "classes.h"
 #include "memory.h"
+#include "mmu.h"
 #include "steps.h"
 #include "store_buffer.h"
 #include "tap.h"
 #include "visible.h"
 
 enum {
-	LOCAL_STEPS_MAX = 1 << 16, /* a run so long without a visible step counts as one */
+	LOCAL_STEPS_MAX = 1 << 14, /* a run so long without a visible step counts as one, and its CPU lets others go first */
+	SPIN_STACK_SIZE = 256,
 	PATIENCE_MAX = 1024,	   /* so often those who seem to spin are let go on while nothing changes */
 };
 
@@ -22,7 +24,7 @@ void agents_forget(struct machine *m)
 
 void agents_start(struct machine *m, bool eager)
 {
-	assert(m->watch.on && !m->tap.on);
+	assert(m->watch.set && !m->tap.on);
 	m->agents = (struct agents){.eager = eager};
 	agents_forget(m);
 	classes_start(m);
@@ -31,12 +33,18 @@ void agents_start(struct machine *m, bool eager)
 
 /* --- spinning --- */
 
-static uint64_t registers_digest(const struct cpu *c)
+/* Registers, and what is on top of the stack: code that comes by for another reason has other locals or callers. */
+static uint64_t digest(struct cpu *c)
 {
-	uint64_t h = c->s.rip;
-	h += c->s.partial_count; /* an instruction that has made some of its loads has got on */
+	const struct memory *mem = &c->machine->memory;
+	uint64_t h = c->s.rip + c->s.partial_count; /* an instruction that has made some of its loads has got on */
+	uint64_t stack = (c->view[SS].base + (c->s.gpr[RSP] & c->stack_mask)) & c->linear_mask, phys;
 	for (uint32_t i = 0; i < 16; i++)
 		h = (h ^ c->s.gpr[i]) * UINT64_C(0x9e3779b97f4a7c15) ^ h >> 29;
+	uint64_t size = PAGE_SIZE - (stack & (PAGE_SIZE - 1));
+	size = size < SPIN_STACK_SIZE ? size : SPIN_STACK_SIZE;
+	if (mmu_peek_cached(c, stack, &phys) && memory_contains(mem, phys, size))
+		h = hash_bytes(h, mem->ram + phys, size);
 	return h;
 }
 
@@ -47,14 +55,14 @@ static void spin_reset(struct agent_cpu *a)
 }
 
 /* Called where a CPU stands before a visible step. */
-static void spin_look(const struct cpu *c, struct agent_cpu *a)
+static void spin_look(struct cpu *c, struct agent_cpu *a)
 {
-	uint64_t digest = registers_digest(c);
+	uint64_t now = digest(c);
 	uint32_t seen = a->seen_count < SPIN_SEEN_MAX ? a->seen_count : SPIN_SEEN_MAX;
 	for (uint32_t i = 0; i < seen && !a->spinning; i++)
-		a->spinning = a->seen[i] == digest;
+		a->spinning = a->seen[i] == now;
 	if (!a->spinning)
-		a->seen[a->seen_count++ % SPIN_SEEN_MAX] = digest;
+		a->seen[a->seen_count++ % SPIN_SEEN_MAX] = now;
 }
 
 /* What a CPU has read decides when it is looked at again. With more than there is room for it is not said to spin. */
@@ -73,7 +81,7 @@ static void spin_wake(struct machine *m, uint32_t number, const struct visible_n
 {
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		struct agent_cpu *a = &m->agents.cpu[i];
-		if (i != number && notes_conflict(notes, count, a->read, a->read_count))
+		if (i != number && (a->at == AT_LENGTH || notes_conflict(notes, count, a->read, a->read_count)))
 			spin_reset(a);
 	}
 }
@@ -142,8 +150,10 @@ static enum stop settle(struct cpu *c, uint64_t step_end)
 		case RUN_EVENTS:
 		case RUN_STEPS: break;
 		}
-		if (a->at == AT_UNKNOWN && a->local_steps >= LOCAL_STEPS_MAX)
+		if (a->at == AT_UNKNOWN && a->local_steps >= LOCAL_STEPS_MAX) {
 			a->at = AT_LENGTH;
+			a->spinning = true; /* perhaps it waits for something that nobody knew to be shared */
+		}
 	}
 	/* What is then the oldest store is for its agent to drain. */
 	do {
@@ -206,7 +216,7 @@ static void take_drain(struct cpu *c)
 {
 	struct machine *m = c->machine;
 	const struct store_entry *e = store_buffer_entry(c, 0);
-	m->watch.notes[m->watch.count++] = (struct visible_note){e->phys, e->size, true};
+	m->watch.notes[m->watch.count++] = (struct visible_note){e->phys, e->size, true, false};
 	step_drain(c);
 	if (m->agents.cpu[c->number].at == AT_BUFFER)
 		m->agents.cpu[c->number].at = AT_UNKNOWN;
@@ -219,7 +229,7 @@ static uint64_t noted_value(const struct machine *m, const struct visible_note *
 	return small ? bytes_load_any(m->memory.ram + note->phys, (uint32_t)note->size) : m->step;
 }
 
-/* Returns whether nothing has changed, though something was written: a lock that was taken already. */
+/* Returns whether nothing has changed, though something may have been written: by trying a lock that is taken. */
 static bool take_step(struct cpu *c)
 {
 	struct machine *m = c->machine;
@@ -230,10 +240,11 @@ static bool take_step(struct cpu *c)
 		step_hold(c, !m->agents.eager);
 		step_run(c, m->step + 1, false);
 		step_hold(c, false);
-		const struct visible_note *note = &m->watch.notes[0];
-		same = m->watch.count && note->phys == a->note.phys && noted_value(m, note) == before;
-		for (uint32_t i = 1; i < m->watch.count; i++)
-			same &= !m->watch.notes[i].writes || (m->watch.notes[i].phys == note->phys && m->watch.notes[i].size == note->size);
+		same = noted_value(m, &a->note) == before;
+		for (uint32_t i = 0; i < m->watch.count; i++) {
+			const struct visible_note *note = &m->watch.notes[i];
+			same &= !note->writes || (note->locked && note->phys == a->note.phys && note->size == a->note.size);
+		}
 		for (uint32_t i = 0; i < m->watch.count; i++)
 			spin_note_read(a, &m->watch.notes[i]);
 	}

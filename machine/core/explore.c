@@ -90,13 +90,13 @@ static bool resume_add(struct explorer *e)
 
 struct explorer *explorer_create(struct machine *m, const struct explore_options *options)
 {
-	assert(m->watch.words && !m->tap.on);
+	assert(visible_scope(m, options->scope) && !m->tap.on);
 	struct explorer *e = calloc(1, sizeof(*e));
 	if (!e)
 		return NULL;
 	e->m = m;
 	e->options = *options;
-	visible_switch(m, true);
+	visible_switch(m, visible_scope(m, e->options.scope));
 	agents_start(m, options->eager);
 	e->classes.run = 1;
 	if ((options->mode == EXPLORE_BOUNDED && !classes_init(&e->classes)) || !resume_add(e)) {
@@ -133,7 +133,7 @@ void explorer_path(const struct explorer *e, uint8_t *agents)
 static void resume(struct explorer *e, const struct resume *at)
 {
 	struct machine *m = e->m;
-	visible_switch(m, true);
+	visible_switch(m, visible_scope(m, e->options.scope));
 	snapshot_restore(m, at->snapshot);
 	m->agents = at->agents;
 }

@@ -27,6 +27,7 @@ enum explore_cut {
 
 struct explore_options {
 	enum explore_mode mode;
+	enum shared_scope scope; /* whose shared words are visible */
 	bool eager;	      /* stores drain at once */
 	uint32_t bound;	      /* deviations at most */
 	uint32_t ticks;	      /* timer ticks at most (bounded) */

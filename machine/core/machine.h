@@ -437,12 +437,24 @@ struct visible_undo {
 struct visible_note {
 	uint64_t phys, size;
 	bool writes; /* others see it change */
+	bool locked;
+};
+
+/* A set of shared words. */
+struct shared {
+	uint8_t *words; /* NULL: there is none; else a bit for each aligned 4 bytes of RAM */
+	uint8_t *pages; /* [page_count] not 0: has such words */
+};
+
+enum shared_scope {
+	SHARED_CPUS,  /* between CPUs */
+	SHARED_TASKS, /* between tasks as well */
+	SHARED_COUNT,
 };
 
 struct watch {
-	uint8_t *words; /* NULL, or a bit for each aligned 4 bytes of RAM */
-	uint8_t *pages; /* [page_count] not 0: has watched words */
-	bool on;	/* shared words are told from others: while agents choose */
+	struct shared sets[SHARED_COUNT];
+	const struct shared *set; /* in force while agents choose; NULL: shared words are not told from others */
 	bool asks;	/* a run stops before an instruction that touches one */
 	uint32_t count;
 	uint32_t undo_count;
@@ -458,7 +470,7 @@ enum { SPIN_SEEN_MAX = 8, SPIN_READ_MAX = 8 };
 enum agent_at {
 	AT_UNKNOWN,   /* it has to run up to its next visible step */
 	AT_VISIBLE,   /* before an instruction that touches a shared word */
-	AT_LENGTH,    /* after many local steps */
+	AT_LENGTH,    /* after many local steps; passed over until anything changes */
 	AT_INTERRUPT, /* where an interrupt became deliverable */
 	AT_BUFFER,    /* before an instruction that waits until a store to a shared word has drained */
 	AT_REST,      /* it waits */

@@ -18,9 +18,15 @@ enum {
 	PICK_EAGER = 8, /* stores drain at once */
 	PICK_DEPTH_SHIFT = 4,
 	PICK_DEPTH_MASK = 7, /* of PCT */
+	PICK_TASKS = 128, /* words that tasks share are visible, too */
 	PICK_TICKS_SHIFT = 8,
 	PICK_TICKS_MASK = 15, /* timer ticks, spread over the run at random */
 };
+
+ALWAYS_INLINE enum shared_scope pick_scope(const struct plan_record *r)
+{
+	return r->flags & PICK_TASKS ? SHARED_TASKS : SHARED_CPUS;
+}
 
 /* From the beginning if `fresh`, else from where the last call stopped; to the end of the run or `step_end`. */
 enum stop pick_execute(struct machine *m, const struct plan_record *r, bool fresh, uint64_t step_end);

@@ -29,12 +29,20 @@ static enum stop run_record_execute(struct machine *m, struct cpu *c, uint64_t s
 	return *done >= step_count ? STOP_plan : STOP_steps;
 }
 
-/* `arg` visible steps of agent `flags`, stores at once or not as `zero` says; passed over where it cannot go on. */
+enum { STEP_EAGER = 1, STEP_TASKS = 2 };
+
+static enum shared_scope step_scope(const struct plan_record *r)
+{
+	return r->zero & STEP_TASKS ? SHARED_TASKS : SHARED_CPUS;
+}
+
+/* `arg` visible steps of agent `flags`, stores at once or not and of the scope that `zero` says; passed over where it cannot
+ * go on. */
 static enum stop steps_execute(struct machine *m, const struct plan_record *r, uint64_t *done, uint64_t step_max)
 {
-	if (!*done || m->agents.eager != (r->zero != 0)) {
+	if (!*done) {
 		agents_forget(m);
-		m->agents.eager = r->zero;
+		m->agents.eager = r->zero & STEP_EAGER;
 	}
 	for (; *done < r->arg; ++*done) {
 		enum stop stop = agents_settle(m, step_max);
@@ -121,11 +129,14 @@ enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64
 			cursor->index++;
 			continue;
 		}
-		bool by_agents = r->op == PLAN_PICK || r->op == PLAN_STEP;
-		if (by_agents && (exact || !m->watch.words || m->tap.on))
-			return STOP_diverged;
-		if (m->watch.on != by_agents)
-			visible_switch(m, by_agents);
+		const struct shared *set = NULL;
+		if (r->op == PLAN_PICK || r->op == PLAN_STEP) {
+			set = visible_scope(m, r->op == PLAN_PICK ? pick_scope(r) : step_scope(r));
+			if (exact || !set || m->tap.on)
+				return STOP_diverged;
+		}
+		if (m->watch.set != set)
+			visible_switch(m, set);
 		enum stop stop = record_execute(m, r, &cursor->done, step_max, exact);
 		/* A run or drain may end on its last step for another reason too: a full tap, a tracepoint. */
 		bool counted = r->op == PLAN_RUN || r->op == PLAN_DRAIN;

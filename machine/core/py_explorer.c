@@ -16,13 +16,13 @@ static bool busy(PyObject *self)
 
 static PyObject *explorer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-	static char *names[] = {"machine", "bounded", "eager", "bound", "ticks", "frames_max", "step_max", NULL};
+	static char *names[] = {"machine", "bounded", "tasks", "eager", "bound", "ticks", "frames_max", "step_max", NULL};
 	struct module_state *state = PyType_GetModuleState(type);
 	PyObject *machine;
-	int bounded = 0, eager = 0;
+	int bounded = 0, tasks = 0, eager = 0;
 	unsigned int bound = 0, ticks = 0, frames_max = 1 << 16;
 	unsigned long long step_max = UINT64_MAX;
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$ppIIIK", names, state->machine_type, &machine, &bounded, &eager, &bound,
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$pppIIIK", names, state->machine_type, &machine, &bounded, &tasks, &eager, &bound,
 					 &ticks, &frames_max, &step_max))
 		return NULL;
 	struct machine *m = machine_of(machine);
@@ -30,7 +30,8 @@ static PyObject *explorer_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 		PyErr_SetString(PyExc_RuntimeError, "the machine is executing in another thread");
 		return NULL;
 	}
-	if (!m->watch.words || m->tap.on) {
+	enum shared_scope scope = tasks ? SHARED_TASKS : SHARED_CPUS;
+	if (!m->watch.sets[scope].words || m->tap.on) {
 		PyErr_SetString(PyExc_ValueError, "a search needs to know the shared words, and the tap off");
 		return NULL;
 	}
@@ -40,8 +41,10 @@ static PyObject *explorer_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 		return NULL;
 	Py_INCREF(machine);
 	object->owner = (struct machine_object *)machine;
+	object->scope = scope;
 	struct explore_options options = {
 		.mode = bounded ? EXPLORE_BOUNDED : EXPLORE_DPOR,
+		.scope = scope,
 		.eager = eager,
 		.bound = bound,
 		.ticks = ticks < UINT8_MAX ? ticks : UINT8_MAX,
@@ -70,7 +73,7 @@ static PyObject *explorer_next_py(PyObject *self, PyObject *unused)
 	struct explorer_object *object = explorer_object_of(self);
 	if (busy(self))
 		return NULL;
-	if (object->owner->machine->tap.on || !object->owner->machine->watch.words) {
+	if (object->owner->machine->tap.on || !object->owner->machine->watch.sets[object->scope].words) {
 		PyErr_SetString(PyExc_ValueError, "a search needs to know the shared words, and the tap off");
 		return NULL;
 	}

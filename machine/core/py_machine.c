@@ -213,23 +213,26 @@ static PyObject *machine_waiting(PyObject *self, PyObject *args)
 
 /* --- visible steps --- */
 
-static PyObject *machine_watch(PyObject *self, PyObject *args)
+static PyObject *machine_watch(PyObject *self, PyObject *args, PyObject *kwargs)
 {
 	if (executing(self))
 		return NULL;
+	static char *names[] = {"words", "tasks", NULL};
 	struct machine *m = machine_of(self);
 	PyObject *object;
-	if (!PyArg_ParseTuple(args, "O", &object))
+	int tasks = 0;
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$p", names, &object, &tasks))
 		return NULL;
+	enum shared_scope scope = tasks ? SHARED_TASKS : SHARED_CPUS;
 	bool done;
 	if (object == Py_None) {
-		done = visible_set(m, NULL);
+		done = visible_set(m, scope, NULL);
 	} else {
 		Py_buffer view;
 		if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
 			return NULL;
 		bool fits = (uint64_t)view.len == m->memory.size_bytes / 32;
-		done = fits && visible_set(m, view.buf);
+		done = fits && visible_set(m, scope, view.buf);
 		PyBuffer_Release(&view);
 		if (!fits)
 			return PyErr_Format(PyExc_ValueError, "a bit for each 4 bytes of RAM: %llu bytes",
@@ -790,7 +793,7 @@ static PyMethodDef machine_methods[] = {
 	{"console_take", machine_console_take, METH_NOARGS, "Console output since the last call."},
 	{"can_interrupt", machine_can_interrupt, METH_VARARGS, "Whether a vector could be delivered to a CPU now."},
 	{"waiting", machine_waiting, METH_VARARGS, "What a CPU waits for, or ''."},
-	{"watch", machine_watch, METH_VARARGS, "Say which words are shared."},
+	{"watch", (PyCFunction)(void (*)(void))machine_watch, KEYWORDS, "Say which words are shared."},
 	{"weights", machine_weights, METH_VARARGS, "Visible steps that each agent is thought to take."},
 	{"visible_counts", machine_visible_counts, METH_NOARGS, "Visible steps of each agent in this run."},
 	{"pairs_take", machine_pairs_take, METH_NOARGS, "Map of the pairs of conflicting instructions met."},

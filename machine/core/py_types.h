@@ -47,6 +47,7 @@ struct explorer_object {
 	PyObject_HEAD
 	struct machine_object *owner;
 	struct explorer *explorer;
+	enum shared_scope scope;
 };
 
 extern PyType_Spec column_spec, snapshot_spec, machine_spec, explorer_spec;

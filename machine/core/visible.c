@@ -11,42 +11,46 @@ enum { WORD_SHIFT = 2, PAGE_WORDS = PAGE_SIZE >> WORD_SHIFT };
 
 void visible_deinit(struct machine *m)
 {
+	for (int i = 0; i < SHARED_COUNT; i++) {
+		free(m->watch.sets[i].words);
+		free(m->watch.sets[i].pages);
+	}
 	classes_deinit(&m->classes);
-	free(m->watch.words);
-	free(m->watch.pages);
 	m->watch = (struct watch){0};
 }
 
-void visible_switch(struct machine *m, bool on)
+void visible_switch(struct machine *m, const struct shared *set)
 {
-	if (m->watch.on == on)
+	if (m->watch.set == set)
 		return;
-	assert(m->watch.words);
-	m->watch.on = on;
+	m->watch.set = set;
 	for (uint32_t i = 0; i < m->cpu_count; i++)
 		fast_flush(&m->cpus[i]);
 }
 
-bool visible_set(struct machine *m, const uint8_t *words)
+bool visible_set(struct machine *m, enum shared_scope scope, const uint8_t *words)
 {
-	struct watch *w = &m->watch;
-	if (w->words)
-		visible_switch(m, false);
-	visible_deinit(m);
+	struct shared *s = &m->watch.sets[scope];
+	visible_switch(m, NULL);
+	free(s->words);
+	free(s->pages);
+	*s = (struct shared){0};
 	if (!words)
 		return true;
 	size_t size = (size_t)m->memory.page_count * PAGE_WORDS / 8;
-	w->words = malloc(size);
-	w->pages = malloc(m->memory.page_count);
-	if (!w->words || !w->pages || !classes_init(&m->classes)) {
-		visible_deinit(m);
+	s->words = malloc(size);
+	s->pages = malloc(m->memory.page_count);
+	if (!s->words || !s->pages || (!m->classes.words && !classes_init(&m->classes))) {
+		free(s->words);
+		free(s->pages);
+		*s = (struct shared){0};
 		return false;
 	}
-	memcpy(w->words, words, size);
+	memcpy(s->words, words, size);
 	for (uint32_t page = 0; page < m->memory.page_count; page++) {
-		w->pages[page] = 0;
+		s->pages[page] = 0;
 		for (uint32_t i = 0; i < PAGE_WORDS / 8; i++)
-			w->pages[page] |= words[page * (PAGE_WORDS / 8) + i];
+			s->pages[page] |= words[page * (PAGE_WORDS / 8) + i];
 	}
 	return true;
 }
@@ -54,22 +58,23 @@ bool visible_set(struct machine *m, const uint8_t *words)
 bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size)
 {
 	for (uint64_t word = phys >> WORD_SHIFT; word <= (phys + size - 1) >> WORD_SHIFT; word++)
-		if (m->watch.words[word >> 3] >> (word & 7) & 1)
+		if (m->watch.set->words[word >> 3] >> (word & 7) & 1)
 			return true;
 	return false;
 }
 
-static bool meet(struct watch *w, uint64_t phys, uint32_t size, bool writes, bool asks)
+static bool meet(struct watch *w, uint64_t phys, uint32_t size, bool writes, bool locked, bool asks)
 {
 	/* What is touched beyond the room is not forgotten: the last note grows to hold it, which errs on the safe side. */
 	if (w->count < VISIBLE_NOTES_MAX) {
-		w->notes[w->count++] = (struct visible_note){phys, size, writes};
+		w->notes[w->count++] = (struct visible_note){phys, size, writes, locked};
 	} else {
 		struct visible_note *last = &w->notes[VISIBLE_NOTES_MAX - 1];
 		uint64_t end = phys + size > last->phys + last->size ? phys + size : last->phys + last->size;
 		last->phys = phys < last->phys ? phys : last->phys;
 		last->size = end - last->phys;
 		last->writes |= writes;
+		last->locked &= locked;
 	}
 	return asks;
 }
@@ -78,18 +83,18 @@ bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, ui
 {
 	struct machine *m = c->machine;
 	struct watch *w = &m->watch;
-	if (likely(!w->on))
+	if (likely(!w->set))
 		return false;
 	bool asks = w->asks && !(info & EVENT_IMPLICIT); /* descriptors and frames belong to what the CPU does with them */
 	if (!memory_contains(&m->memory, phys, size))
-		return meet(w, phys, size, true, asks); /* a device: other CPUs may be told something */
-	return visible_contains(m, phys, size) && meet(w, phys, size, writes, asks);
+		return meet(w, phys, size, true, false, asks); /* a device: other CPUs may be told something */
+	return visible_contains(m, phys, size) && meet(w, phys, size, writes, info & EVENT_LOCKED, asks);
 }
 
 bool visible_port(struct cpu *c, uint32_t port)
 {
 	struct watch *w = &c->machine->watch;
-	return unlikely(w->on) && meet(w, VISIBLE_PORT | port, 1, true, w->asks);
+	return unlikely(w->set) && meet(w, VISIBLE_PORT | port, 1, true, false, w->asks);
 }
 
 void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_t size)

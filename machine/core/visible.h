@@ -13,11 +13,17 @@
 /* Set in a note's address: it is a port, not memory, and ends the run. */
 #define VISIBLE_PORT (UINT64_C(1) << 63)
 
-/* Makes `words`, a bit for each aligned 4 bytes of RAM, the set of shared words; NULL: there is none. False if
- * memory is short: then there is none, either. */
-bool visible_set(struct machine *m, const uint8_t *words);
-/* Whether shared words are told from others; there must be a set. */
-void visible_switch(struct machine *m, bool on);
+/* Makes `words`, a bit for each aligned 4 bytes of RAM, the set of shared words of this scope; NULL: there is none. False
+ * if memory is short: then there is none, either. */
+bool visible_set(struct machine *m, enum shared_scope scope, const uint8_t *words);
+/* Which set is in force; NULL: none. */
+void visible_switch(struct machine *m, const struct shared *set);
+/* The set of a scope, NULL if there is none. */
+ALWAYS_INLINE const struct shared *visible_scope(const struct machine *m, enum shared_scope scope)
+{
+	return m->watch.sets[scope].words ? &m->watch.sets[scope] : NULL;
+}
+
 void visible_deinit(struct machine *m);
 /* Whether any of these bytes lie in a shared word. */
 bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size);
@@ -32,7 +38,7 @@ bool visible_port(struct cpu *c, uint32_t port);
 /* Accesses to this page must not be direct. */
 ALWAYS_INLINE bool visible_page(const struct machine *m, uint32_t frame)
 {
-	return unlikely(m->watch.on) && m->watch.pages[frame];
+	return unlikely(m->watch.set) && m->watch.set->pages[frame];
 }
 
 #endif

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from machine import Machine
+from recorder.profile import Manner
 
 _MASK: Final = (1 << 64) - 1
-_TICKS_ONE_CPU: Final = (1, 2, 3, 4)
-_TICKS: Final = (0, 0, 0, 1)
-"""Timer ticks in a run. On one CPU nothing else takes it from a task that could go on."""
+_TICKS_OF_TASKS: Final = (1, 2, 3, 4)
+_TICKS_OF_CPUS: Final = (0, 0, 0, 1)
+"""Timer ticks in a run. Between the tasks of one CPU nothing else happens."""
 
 
 def mixed(x: int) -> int:
@@ -38,7 +39,9 @@ class Draws:
         """Heads or tails."""
         return bool(self.word() & 1)
 
-    def ticks(self, machine: Machine) -> int:
-        """How many timer ticks a run gets."""
-        of = _TICKS_ONE_CPU if machine.cpus == 1 else _TICKS
-        return of[self.below(len(of))]
+    def manner(self, machine: Machine) -> Manner:
+        """How a run is to be made. On one CPU all that happens is between its tasks, else only in some of the runs."""
+        tasks = machine.cpus == 1 or self.below(4) == 0
+        ticks = _TICKS_OF_TASKS if tasks else _TICKS_OF_CPUS
+        # On one CPU nobody sees when a store drains.
+        return Manner(tasks, machine.cpus == 1 or self.flip(), ticks[self.below(len(ticks))])

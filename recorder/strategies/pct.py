@@ -12,7 +12,8 @@ Where this departs from the paper:
 * Steps are visible steps (`recorder.sharing`), and k is how many a random run had, and a quarter more.
 * d is drawn as well: 1, 2 and 3 in the proportion 1 : 2 : 2. So is whether stores drain at once (every other run): most
   bugs do not need held stores, and without them there are half as many agents.
-* Timer ticks come at random moments, some in every run on one CPU, where they are all there is.
+* Whether words count that only tasks of one CPU share is drawn (one run in four; on one CPU always). Timer ticks come
+  at random moments, some in every run of that kind.
 * A CPU that spins is passed over until what it reads changes (the paper's fairness rule, in the core).
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 from typing import Final
 
 from machine import Machine, _core
-from recorder.profile import Profile
+from recorder.profile import Manner, Profile
 from recorder.schedule import pick
 from recorder.strategies.draws import Draws
 from traces.schema import RecordArray
@@ -38,14 +39,18 @@ class Pct:
     stop = "steps"
 
     def __init__(self) -> None:
-        self.steps = (1, 1)
+        self._profile = Profile(1)
         self.depth = 1
-        self.eager = True
+        self.manner = Manner()
 
     def expect(self, profile: Profile) -> None:
         """What k is estimated by."""
-        eager, held = (profile.visible_steps(eager) for eager in (True, False))
-        self.steps = (eager + eager // 4, held + held // 4)
+        self._profile = profile
+
+    @property
+    def steps(self) -> int:
+        """k."""
+        return self._profile.visible_steps(self.manner) * 5 // 4
 
     @staticmethod
     def bound(agents: int, steps: int, depth: int) -> float:
@@ -53,17 +58,14 @@ class Pct:
         return 1.0 / float(agents * steps ** (depth - 1))
 
     def new_run(self, machine: Machine, seed: int) -> None:
-        """Draw depth, whether stores are held, and ticks; the core draws priorities and change points."""
+        """Draw depth and manner; the core draws priorities and change points."""
         self._draws = Draws(seed)
         self.depth = _DEPTHS[self._draws.below(len(_DEPTHS))]
-        self.eager = self._draws.flip()
-        self.ticks = self._draws.ticks(machine)
+        self.manner = self._draws.manner(machine)
 
     def choose(self, machine: Machine) -> RecordArray:
         """All the rest of the run."""
-        steps = self.steps[0 if self.eager else 1]
-        seed = self._draws.word()
-        return pick(_core.PICK_PCT, seed, eager=self.eager, depth=self.depth, ticks=self.ticks, steps=steps)
+        return pick(_core.PICK_PCT, self._draws.word(), self.manner, depth=self.depth, steps=self.steps)
 
     def answer(self, machine: Machine, cpu: int) -> int:
         """0 or 1: legal wherever there is a choice at all, but the recorder falls back to 0."""

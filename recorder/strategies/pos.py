@@ -8,13 +8,14 @@ Where this departs from the paper:
 
 * Agents are the CPUs, their store buffers and the interrupts pending at them; steps are visible steps
   (`recorder.sharing`). What a step will touch is known by its first access only.
-* Whether stores drain at once is drawn (every other run). Timer ticks come at random moments.
+* Whether stores drain at once is drawn (every other run), and whether words count that only tasks of one CPU share (one
+  run in four; on one CPU always). Timer ticks come at random moments.
 """
 
 from __future__ import annotations
 
 from machine import Machine, _core
-from recorder.profile import Profile
+from recorder.profile import Manner, Profile
 from recorder.schedule import pick
 from recorder.strategies.draws import Draws
 from traces.schema import RecordArray
@@ -29,22 +30,21 @@ class Pos:
     stop = "steps"
 
     def __init__(self) -> None:
-        self.steps = (1, 1)
+        self._profile = Profile(1)
+        self.manner = Manner()
 
     def expect(self, profile: Profile) -> None:
         """Over how many steps ticks are spread."""
-        self.steps = (profile.visible_steps(True), profile.visible_steps(False))
+        self._profile = profile
 
     def new_run(self, machine: Machine, seed: int) -> None:
-        """Draw whether stores are held, and ticks; the core draws priorities."""
+        """Draw the manner; the core draws priorities."""
         self._draws = Draws(seed)
-        self.eager = self._draws.flip()
-        self.ticks = self._draws.ticks(machine)
+        self.manner = self._draws.manner(machine)
 
     def choose(self, machine: Machine) -> RecordArray:
         """All the rest of the run."""
-        steps = self.steps[0 if self.eager else 1]
-        return pick(_core.PICK_POS, self._draws.word(), eager=self.eager, ticks=self.ticks, steps=steps)
+        return pick(_core.PICK_POS, self._draws.word(), self.manner, steps=self._profile.visible_steps(self.manner))
 
     def answer(self, machine: Machine, cpu: int) -> int:
         """0 or 1: legal wherever there is a choice at all, but the recorder falls back to 0."""

@@ -306,7 +306,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Agents need to know what is shared, and the tap off. */
 	bool agents = options & 8;
 	tap_switch(&m->tap, !agents);
-	if (agents && !m->watch.words && !visible_set(m, shared_words(m)))
+	if (agents && !visible_scope(m, SHARED_CPUS) && !visible_set(m, SHARED_CPUS, shared_words(m)))
 		return 0;
 	struct snapshot *start = (options & 3) == 1 && !agents ? snapshot_take(m) : NULL;
 	enum stop end = run(m, plan, count, options & 4);

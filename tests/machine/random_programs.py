@@ -131,15 +131,9 @@ def random_plan(r: random.Random, cpus: int, count: int, wild: bool = False) -> 
             op, arg = _core.EVICT, r.choice((CODE, DATA, STACKS, TABLE, 0x400000, IDT)) + 0x1000 * r.randrange(3)
         elif kind < 0.93:
             op, arg = _core.CHOICE, r.randrange(4)
-        elif kind < 0.96:
-            op, arg = r.choice((_core.PICK, _core.STEP)), r.getrandbits(64)
         else:
             op, arg = _core.AUTO, r.choice((1, 10, 100))
-        if op == _core.PICK:
-            flags = r.getrandbits(12)
-        elif op == _core.STEP:
-            flags, arg = r.randrange(_core.AGENT_COUNT), r.choice((1, 3, 20))
-        elif op == _core.RUN:
+        if op == _core.RUN:
             flags = _core.HOLD * flags | _core.ON * r.getrandbits(1)
         else:
             flags = 0

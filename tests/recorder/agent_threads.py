@@ -9,7 +9,7 @@ import numpy as np
 
 from machine import Machine, _core
 from machine.bare import BareMachine
-from recorder.profile import Profile
+from recorder.profile import Manner, Profile
 from recorder.schedule import Profiled, Strategy, pick
 from recorder.session import Session
 from recorder.sharing import WORD_BYTES, bitmap
@@ -34,7 +34,8 @@ def machine(*threads: str, watch: bool = True) -> BareMachine:
         m.set(cpu=cpu, rip=CODE + cpu * 0x1000, rsp=STACK + cpu * 0x100)
     if watch:
         words = np.arange(DATA // WORD_BYTES, (DATA + DATA_BYTES) // WORD_BYTES).astype(np.uint64)
-        m.machine.watch(bitmap(words, m.machine.ram_bytes))
+        for tasks in (False, True):
+            m.machine.watch(bitmap(words, m.machine.ram_bytes), tasks=tasks)
     return m
 
 
@@ -52,12 +53,13 @@ def word(m: BareMachine | Machine, address: int = DATA) -> int:
 def profile(m: Machine) -> Profile:
     """Of the machine as it stands; leaves it there."""
     start = m.snapshot()
-    visible = []
-    for eager in (True, False):
-        m.execute(pick(_core.PICK_WALK, 0, eager=eager).tobytes(), step_max=1 << 20)
-        visible.append(tuple(m.visible_counts()))
-        m.restore(start)
-    return Profile(m.step, 1, 1, (visible[0], visible[1]))
+    visible = {}
+    for tasks in (False, True):
+        for eager in (False, True):
+            m.execute(pick(_core.PICK_WALK, 0, Manner(tasks, eager)).tobytes(), step_max=1 << 20)
+            visible[tasks, eager] = tuple(m.visible_counts())
+            m.restore(start)
+    return Profile(m.step, 1, 1, 1, visible)
 
 
 def follow(m: Machine, strategy: Strategy, seed: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 from agent_threads import DATA, STORE_BUFFERING, execute, machine, word
 
 from machine import _core
+from recorder.profile import Manner
 from recorder.schedule import pick, plan
 from traces.schema import Op, RecordArray, records_of
 
@@ -100,7 +101,7 @@ def test_spinning_waits_for_a_change() -> None:
     for policy in POLICIES:
         for seed in range(20):
             m = machine(spin, "mov $3000, %ecx; 1: push %ecx; pop %edx; loop 1b; movl $1, 0x8000; hlt")
-            assert execute(m, pick(policy, seed, eager=bool(seed & 1))) == "idle"
+            assert execute(m, pick(policy, seed, Manner(eager=bool(seed & 1)))) == "idle"
             assert m.get("ebx") == 1
             assert sum(m.machine.visible_counts()) < 16
 
@@ -112,7 +113,7 @@ def test_a_lock_that_is_taken_is_waited_for(lock: str) -> None:
     thread = f"1: mov $1, %eax; {lock}; jnz 1b; incl 0x8040; movl $0, 0x8000; hlt"
     for seed in range(40):
         m = machine(thread, thread, thread)
-        assert execute(m, pick(_core.PICK_POS, seed)) == "idle"
+        assert execute(m, pick(_core.PICK_POS, seed, Manner())) == "idle"
         assert word(m, DATA + 0x40) == 3
 
 
@@ -125,7 +126,7 @@ def test_deadlock_is_a_livelock_of_spinners() -> None:
     ends = set()
     for seed in range(30):
         m = machine(*threads)
-        ends.add(execute(m, pick(_core.PICK_POS, seed)))
+        ends.add(execute(m, pick(_core.PICK_POS, seed, Manner())))
     assert ends == {"idle", "livelock"}
 
 
@@ -134,7 +135,7 @@ def test_a_loop_with_a_counter_is_no_livelock() -> None:
     so."""
     thread = "movl $200, 0x8780; 1: cmpl $0, 0x8000; jne 2f; decl 0x8780; jnz 1b; 2: mov $5, %ebx; hlt"
     m = machine(thread, "hlt")
-    assert execute(m, pick(_core.PICK_WALK, 1)) == "idle"
+    assert execute(m, pick(_core.PICK_WALK, 1, Manner())) == "idle"
     assert m.get("ebx") == 5
 
 
@@ -154,7 +155,7 @@ def test_the_choices_say_all_of_it(policy: int, eager: bool) -> None:
     for seed in range(40):
         m.restore(start)
         m.choices_take()
-        assert execute(m, pick(policy, seed, eager=eager, depth=3, steps=100)) == "idle"
+        assert execute(m, pick(policy, seed, Manner(eager=eager), depth=3, steps=100)) == "idle"
         log, ended, step = m.choices_take(), m.state_hash(), m.step
         assert {int(row["op"]) for row in records_of(log)} <= {_core.RUN, _core.DRAIN}
         for tap in (False, True):
@@ -173,7 +174,9 @@ def test_it_does_not_matter_where_the_caller_stops(policy: int) -> None:
     m = machine(*RACING).machine
     start, r = m.snapshot(), random.Random(7)
     for _ in range(20):
-        record = pick(policy, r.getrandbits(64), eager=bool(r.getrandbits(1)), depth=r.randrange(1, 5), steps=150)
+        record = pick(
+            policy, r.getrandbits(64), Manner(eager=bool(r.getrandbits(1))), depth=r.randrange(1, 5), steps=150
+        )
         ends = []
         for size in (1 << 20, 1, 7):
             m.restore(start)
@@ -187,18 +190,18 @@ def test_it_does_not_matter_where_the_caller_stops(policy: int) -> None:
 
 def test_needs_the_shared_words_and_no_tap() -> None:
     unwatched = machine(*RACING, watch=False)
-    assert execute(unwatched, pick(_core.PICK_POS, 1)) == "diverged"
+    assert execute(unwatched, pick(_core.PICK_POS, 1, Manner())) == "diverged"
     with pytest.raises(ValueError, match="shared words"):
         _core.Explorer(unwatched.machine)
     m = machine(*RACING)
     m.machine.tap = True
-    assert execute(m, pick(_core.PICK_POS, 1)) == "diverged"
+    assert execute(m, pick(_core.PICK_POS, 1, Manner())) == "diverged"
     m.machine.tap = False
-    assert m.machine.execute(pick(_core.PICK_POS, 1).tobytes(), exact=True)[0] == "diverged"
+    assert m.machine.execute(pick(_core.PICK_POS, 1, Manner()).tobytes(), exact=True)[0] == "diverged"
     with pytest.raises(ValueError, match="4 bytes of RAM"):
         m.machine.watch(b"\0" * 8)
     m.machine.watch(None)
-    assert execute(m, pick(_core.PICK_POS, 1)) == "diverged"
+    assert execute(m, pick(_core.PICK_POS, 1, Manner())) == "diverged"
     with pytest.raises(ValueError, match="32 agents"):
         m.machine.weights([1])
 
@@ -208,19 +211,19 @@ def test_runs_that_differ_in_independent_steps_only_are_of_one_class() -> None:
     start, hashes = m.snapshot(), set()
     for order in ([E0, E1], [E1, E0]):
         m.restore(start)
-        execute(m, pick(_core.PICK_POS, 0, eager=True))  # begins to count
+        execute(m, pick(_core.PICK_POS, 0, Manner(eager=True)))  # begins to count
         m.restore(start)
         execute(m, steps(*order, eager=True))
     for seed in range(30):
         m.restore(start)
-        execute(m, pick(_core.PICK_WALK, seed, eager=True))
+        execute(m, pick(_core.PICK_WALK, seed, Manner(eager=True)))
         hashes.add(m.class_hash)
     assert len(hashes) == 1
     conflicting = machine("incl 0x8000; hlt", "incl 0x8000; hlt").machine
     start, hashes = conflicting.snapshot(), set()
     for seed in range(30):
         conflicting.restore(start)
-        execute(conflicting, pick(_core.PICK_WALK, seed, eager=True))
+        execute(conflicting, pick(_core.PICK_WALK, seed, Manner(eager=True)))
         hashes.add(conflicting.class_hash)
     assert len(hashes) == 2
 
@@ -231,13 +234,13 @@ def test_pairs_of_conflicting_instructions_are_met() -> None:
     m.pairs_take()
     for order in ([E0, E1], [E1, E0]):
         m.restore(start)
-        execute(m, pick(_core.PICK_PCT, 0, eager=True))
+        execute(m, pick(_core.PICK_PCT, 0, Manner(eager=True)))
         m.restore(start)
         execute(m, steps(*order, eager=True))
         pairs.append(int.from_bytes(m.pairs_take(), "little").bit_count())
     assert pairs[0] >= 1
     apart = machine("incl 0x8000; hlt", "incl 0x8040; hlt").machine
-    execute(apart, pick(_core.PICK_WALK, 0, eager=True))
+    execute(apart, pick(_core.PICK_WALK, 0, Manner(eager=True)))
     assert not any(apart.pairs_take())
 
 
@@ -252,7 +255,7 @@ def test_weights_say_how_probable_an_agent_is() -> None:
         hits = 0
         for seed in range(600):
             m.restore(start)
-            execute(m, pick(_core.PICK_WALK, seed, eager=True))
+            execute(m, pick(_core.PICK_WALK, seed, Manner(eager=True)))
             hits += m.registers(1)["rax"] == 0  # CPU 1 was through before
         last[weighted] = hits / 600
     assert last[False] < 0.02
@@ -261,7 +264,9 @@ def test_weights_say_how_probable_an_agent_is() -> None:
 
 def test_ticks_come_as_often_as_they_were_asked_for() -> None:
     m = machine("sti; 1: mov 0x8000, %eax; cmp $1, %eax; jne 1b; hlt")
-    assert execute(m, pick(_core.PICK_WALK, 0, ticks=3)) == "livelock"  # the timer is not armed: nothing can come
+    assert (
+        execute(m, pick(_core.PICK_WALK, 0, Manner(ticks=3))) == "livelock"
+    )  # the timer is not armed: nothing can come
     log = m.machine.choices_take()
     assert all(row[0] != _core.IRQ for row in struct.iter_unpack("<BBHIQ", log))
 

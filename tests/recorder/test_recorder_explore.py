@@ -11,6 +11,7 @@ from machine.bare import BareMachine
 from recorder.litmus import assemble, parse_file, reduce
 from recorder.litmus.bundled import find
 from recorder.litmus.multiprocessor import Multiprocessor
+from recorder.profile import Manner
 from recorder.schedule import pick, plan
 from traces.schema import Op
 
@@ -38,7 +39,7 @@ def test_makes_one_schedule_of_each_class(name: str) -> None:
         core.write(assembled.layout.code_page, assembled.code)
         for thread_code in assembled.threads:
             core.write(thread_code.end, b"\xf4")
-        assert execute(core, pick(_core.PICK_WALK, seed)) == "idle"
+        assert execute(core, pick(_core.PICK_WALK, seed, Manner())) == "idle"
         hashes.add(core.class_hash)
     assert len(hashes) == reduction.schedules
 
@@ -97,7 +98,7 @@ class Brute:
         able = [agent for agent in self.agents if self.go((*path, agent))]
         if not able:
             self.go(path)
-            assert execute(self.machine, pick(_core.PICK_WALK, 0, eager=self.eager)) == "idle"
+            assert execute(self.machine, pick(_core.PICK_WALK, 0, Manner(eager=self.eager))) == "idle"
             found.add(outcome(self.machine))
             self.schedules += 1
             return
@@ -143,7 +144,7 @@ PROGRAMS = (
 @pytest.mark.parametrize("eager", [True, False])
 def test_bounded_search_misses_no_outcome_of_its_bound(program: tuple[str, ...], eager: bool) -> None:
     core = machine(*program)
-    execute(core, pick(_core.PICK_WALK, 0))  # counts from here on
+    execute(core, pick(_core.PICK_WALK, 0, Manner()))  # counts from here on
     core = machine(*program)
     brute = Brute(core, eager)
     for bound in range(3 if len(program) == 2 else 2):

@@ -21,14 +21,16 @@ def test_a_lost_update_is_hit_as_often_as_the_bound_promises() -> None:
     pct.expect(profile(m))
     runs: Counter[tuple[int, bool]] = Counter()
     lost: Counter[tuple[int, bool]] = Counter()
+    steps: dict[bool, int] = {}
     for seed in range(3000):
         m.restore(start)
         assert follow(m, pct, seed) == "idle"
-        runs[pct.depth, pct.eager] += 1
-        lost[pct.depth, pct.eager] += word(m) == 1
+        runs[pct.depth, pct.manner.eager] += 1
+        steps[pct.manner.eager] = pct.steps
+        lost[pct.depth, pct.manner.eager] += word(m) == 1
     for eager, agents in ((True, 2), (False, 4)):
         assert runs[2, eager] > 400
-        assert lost[2, eager] / runs[2, eager] >= Pct.bound(agents, pct.steps[0 if eager else 1], 2)
+        assert lost[2, eager] / runs[2, eager] >= Pct.bound(agents, steps[eager], 2)
     assert lost[1, True] == 0  # without a change point nobody is overtaken
     assert lost[3, True] > 0
 
@@ -42,11 +44,11 @@ def test_store_buffering_has_depth_one() -> None:
     for seed in range(600):
         m.machine.restore(start)
         follow(m.machine, pct, seed)
-        if pct.depth == 1 and not pct.eager:
+        if pct.depth == 1 and not pct.manner.eager:
             runs += 1
             hit += (m.get("eax", cpu=0), m.get("eax", cpu=1)) == (0, 0)
     assert runs > 30
-    assert hit / runs >= Pct.bound(4, pct.steps[1], 1)
+    assert hit / runs >= Pct.bound(4, 6, 1)
 
 
 @pytest.mark.parametrize("name", ["pct", "pos", "surw"])

@@ -182,6 +182,7 @@ def record(
     epilog=epilog(
         "racetape hunt wrong-zone-small --config smp2 -o bug.tape",
         "racetape hunt wrong-zone-small --variant fix-7454f4ba40b4 --budget 2000 --jobs 2 -o bug.tape",
+        "racetape hunt dirty-bit --variant fix-d52605d7cb30 --strategy bounded --bound 2 --budget 1000000 -o bug.tape",
         "racetape hunt wrong-zone-small --config smp2 --all --seconds 30 --json -o bug.tape",
         "racetape hunt shootdown --config smp2 --budget 100000 --resume long.hunt -o bug.tape",
         "racetape hunt shootdown --config smp2 --budget 100000 --cluster scheduler:8786 -o bug.tape",
@@ -194,8 +195,10 @@ def record(
     "--strategy",
     default="portfolio",
     show_default=True,
-    help="Who plans the schedules (portfolio, pct, random-walk, module:Class).",
+    help="Who plans the schedules: portfolio, pct, pos, surw, random-walk, module:Class draw them; bounded and dpor go "
+    "through them.",
 )
+@click.option("--bound", type=click.IntRange(0), help="For bounded: most deviations from the default order.")
 @click.option("--budget", default=1000, show_default=True, type=click.IntRange(1), help="Most schedules to run.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Most time to take.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the hunt.")
@@ -215,6 +218,7 @@ def hunt(
     variant: str | None,
     configuration: str | None,
     strategy: str,
+    bound: int | None,
     budget: int,
     seconds: float | None,
     seed: int,
@@ -228,8 +232,8 @@ def hunt(
 ) -> None:
     """Run SCENARIO under many schedules until one fails, and record that one.
 
-    A run fails if the guest reports a BUG or a fault, if every CPU waits for ever, or if one of the scenario's zone
-    counters is negative in the end. Exit status 1 if one failed.
+    A run fails if the guest reports a BUG or a fault, if every CPU waits or goes in circles for ever, or if one of the
+    scenario's zone counters is negative in the end. Exit status 1 if one failed.
     """
     from debugger.checks import scenario_counters
     from machine import images
@@ -256,6 +260,7 @@ def hunt(
         checks=no_checks if endings_only else scenario_counters,
         resume=resume,
         cluster=cluster,
+        bound=bound,
     )
     verdict, answer = run_hunt(what, output)
     if as_json:
@@ -350,6 +355,7 @@ def describe_stop(stop: str | None, exit_status: int | None) -> str:
         "steps": "the step limit was reached before the guest ended the run",
         "interrupted": "recording was interrupted; the tape holds the run up to there",
         "idle": "every CPU waits and nothing can wake one: deadlock",
+        "livelock": "those that do not wait go in circles: livelock",
         "shutdown": "triple fault",
     }.get(stop, f"stopped: {stop}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,10 +11,12 @@ import click
 from debugger.progress import progress
 from machine import images
 from machine.errors import RacetapeError
-from recorder.hunt import Hunt, Tally, Verdict, hunt
+from recorder.hunt import Extent, Hunt, Tally, Verdict, hunt
 
 CONFIDENCE: Final = 0.95
 """Of the statement about a hunt in which nothing failed."""
+RECENT: Final = 1000
+"""New classes in so many last schedules say how much there still is to see."""
 
 
 def run_hunt(what: Hunt, output: Path) -> tuple[Verdict, dict[str, Any]]:
@@ -37,7 +40,8 @@ def _record(verdict: Verdict, output: Path) -> list[Path]:
     paths = []
     for number, row in enumerate(verdict.found, 1):
         path = output if number == 1 else output.with_name(f"{output.stem}-{number}{output.suffix}")
-        summary = verdict.prepared.record(path, strategy=verdict.hunt.strategy, seed=row.seed)
+        made = verdict.made.get(row.number)
+        summary = verdict.prepared.record(path, strategy=verdict.hunt.strategy, seed=row.seed, made=made)
         if summary.stop == "interrupted":
             raise KeyboardInterrupt
         if summary.steps != row.steps:
@@ -81,7 +85,24 @@ def _answer(verdict: Verdict, tapes: list[Path]) -> dict[str, Any]:
             }
             for row, path in zip(verdict.found, tapes, strict=True)
         ],
-        "bound": {"confidence": CONFIDENCE, "rate": verdict.rate_ruled_out(CONFIDENCE)},
+        "bound": _bound(verdict),
+        "coverage": {
+            "classes": len(tally.classes),
+            "new_classes": verdict.new_classes(RECENT),
+            "recent": RECENT,
+            "ordered_pairs": tally.pairs.bit_count(),
+        },
+    }
+
+
+def _bound(verdict: Verdict) -> dict[str, Any]:
+    """What the answer holds for, if nothing failed."""
+    if verdict.extent is not None:
+        return asdict(verdict.extent)
+    return {
+        "confidence": CONFIDENCE,
+        "rate": verdict.rate_ruled_out(CONFIDENCE),
+        "pct": [asdict(row) for row in verdict.pct_bounds()],
     }
 
 
@@ -107,6 +128,13 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
         f"searched: {answer['strategy']}, seed {answer['seed']}; {tally.schedules:,} schedules of {average:,} steps on "
         f"average, {len(tally.states):,} different final states; {verdict.seconds:.1f} s, {speed:,.0f} schedules/s"
     )
+    coverage = answer["coverage"]
+    if coverage["classes"]:
+        lines.append(
+            f"coverage: {coverage['classes']:,} classes of equivalent schedules, {coverage['new_classes']:,} new in "
+            f"the last {min(RECENT, tally.schedules):,}; {coverage['ordered_pairs']:,} ordered pairs of conflicting "
+            "instructions"
+        )
     if answer["inconclusive"]:
         lines.append(f"inconclusive: {answer['inconclusive']:,} schedules reached the step limit")
     if verdict.resumed:
@@ -115,11 +143,19 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
         lines.append("interrupted: this is about the schedules up to there")
         if verdict.hunt.resume is not None:
             lines.append(f"the same command goes on from there ({verdict.hunt.resume})")
-    if not answer["failures"]:
+    if verdict.extent is not None:
+        lines += _extent_lines(verdict.extent, verdict.result == "exhausted")
+    elif not answer["failures"]:
+        lines += [
+            f"pct: a bug of depth {row.depth} has escaped {row.runs:,} runs of that depth with probability "
+            f"{row.escaped:.3g} at most (n = {row.agents}, k = {row.steps:,})"
+            for row in verdict.pct_bounds()
+        ]
         lines.append(
             f"no proof: a bug that one such schedule hits with probability {answer['bound']['rate']:.2g} or more would "
             f"have been found with probability {CONFIDENCE}"
         )
+    if not answer["failures"]:
         return "\n".join(lines)
     tape = answer["failures"][0]["tape"]
     lines.append("go on with:")
@@ -131,6 +167,27 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
     lines.append(f"    racetape minimise {tape} -o {Path(tape).with_name('small.tape')}")
     lines.append(f"    racetape debug {tape}")
     return "\n".join(lines)
+
+
+def _extent_lines(extent: Extent, exhausted: bool) -> list[str]:
+    """What a systematic hunt has searched."""
+    if extent.strategy == "dpor":
+        what = "every class of equivalent schedules" if exhausted else "some classes of equivalent schedules, not all"
+    elif extent.deviations is None or extent.deviations < 0:
+        what = "not even the default schedule to its end"
+    else:
+        what = f"every schedule with up to {extent.deviations} deviation" + "s" * (extent.deviations != 1)
+    who = "CPUs or tasks" if extent.tasks else "CPUs"
+    stores = "stores held or not" if extent.held else "stores drain at once"
+    lines = [
+        ("exhausted: " if exhausted else "so far: ") + what + f", at {extent.visible_steps:,} visible steps; {stores}, "
+        f"{extent.ticks} timer ticks; {extent.given_up:,} more were begun and led to what was seen",
+        f"bound: changes between accesses to the {extent.words:,} words that {who} shared in "
+        f"{extent.learned_from:,} runs",
+    ]
+    if extent.cut:
+        lines.append(f"incomplete: {extent.cut}")
+    return lines
 
 
 def print_report(verdict: Verdict, answer: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from recorder.strategies import Default
 from recorder.strategies import strategy as strategy_named
 from traces import TapeHeader, TapeWriter
 from traces.reader import Progress
-from traces.records import OPEN_STOPS
+from traces.records import CUT_STOPS
 
 READY: Final = "ready"
 """Name of the tracepoint at which set-up is over."""
@@ -58,7 +58,7 @@ class Summary:
 
         Whether the guest's counters are true is not judged here: that is what `first-divergence` is for.
         """
-        if self.stop in OPEN_STOPS:
+        if self.stop in CUT_STOPS:
             return "inconclusive"
         return "ended" if self.stop == "exit" and self.exit_status == 0 else "failed"
 
@@ -103,7 +103,7 @@ class Prepared:
             self._profile = profile_visible(machine, ready, self.step_max, Symbols(self.image), self._profile)
         return self._profile
 
-    def header(self, strategy: Strategy, seed: int, *, whole: bool) -> TapeHeader:
+    def header(self, strategy: str, seed: int, *, whole: bool) -> TapeHeader:
         """The tape header of a recording."""
         return TapeHeader(
             tool=tool(),
@@ -118,7 +118,7 @@ class Prepared:
             image_sha256=sha256(self.image).digest(),
             ready_step=self.ready_step,
             events_first=0 if whole else self.ready_step,
-            strategy=strategy.name,
+            strategy=strategy,
             seed=seed,
         )
 
@@ -136,6 +136,7 @@ class Prepared:
         *,
         strategy: Strategy | str = "default",
         seed: int = 0,
+        made: Made | None = None,
         whole: bool = False,
         layer_b: bool = True,
         background: bool = True,
@@ -146,6 +147,7 @@ class Prepared:
         Args:
             strategy: a strategy, or the name of one.
             seed: for the strategy, 0 to 2^64 - 1.
+            made: record this run from `ready` on; `strategy` then only says how it was found.
             whole: record events from reset on, not only from `ready` on.
             layer_b: with False the tape holds the schedule only.
             background: compress and write in a second thread; the tape is the same.
@@ -156,12 +158,16 @@ class Prepared:
         """
         if not 0 <= seed < 1 << 64:
             raise UsageError(f"seed {seed} is out of range; it is 0 to 2^64 - 1")
-        chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
-        self.introduce(chosen)
         machine = self.machine
-        made = self._made(chosen, seed, progress) if chosen.visible else None
+        if made is None:
+            chosen = strategy_named(strategy) if isinstance(strategy, str) else strategy
+            self.introduce(chosen)
+            name = chosen.name
+            made = self._made(chosen, seed, progress) if chosen.visible else None
+        else:
+            name = strategy if isinstance(strategy, str) else strategy.name
         with TapeWriter(path, background=background) as writer:
-            writer.begin(self.header(chosen, seed, whole=whole), self.image)
+            writer.begin(self.header(name, seed, whole=whole), self.image)
             machine.restore(self.at_reset if whole else self.at_ready)
             machine.stop_at_trace = 0
             session = Session(machine, writer, step_max=self.step_max, tap=layer_b)

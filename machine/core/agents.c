@@ -13,6 +13,7 @@
 enum {
 	LOCAL_STEPS_MAX = 1 << 14, /* a run so long without a visible step counts as one, and its CPU lets others go first */
 	SPIN_STACK_SIZE = 256,
+	TICKS_IN_VAIN_MAX = 256,   /* so many ticks that change nothing of what those who spin read */
 	PATIENCE_MAX = 1024,	   /* so often those who seem to spin are let go on while nothing changes */
 };
 
@@ -37,10 +38,9 @@ void agents_start(struct machine *m, bool eager)
 static uint64_t digest(struct cpu *c)
 {
 	const struct memory *mem = &c->machine->memory;
-	uint64_t h = c->s.rip + c->s.partial_count; /* an instruction that has made some of its loads has got on */
+	/* An instruction that has made some of its loads has got on. */
+	uint64_t h = hash_bytes(c->s.rip + ((uint64_t)c->s.partial_count << 56), c->s.gpr, 16 * sizeof(c->s.gpr[0]));
 	uint64_t stack = (c->view[SS].base + (c->s.gpr[RSP] & c->stack_mask)) & c->linear_mask, phys;
-	for (uint32_t i = 0; i < 16; i++)
-		h = (h ^ c->s.gpr[i]) * UINT64_C(0x9e3779b97f4a7c15) ^ h >> 29;
 	uint64_t size = PAGE_SIZE - (stack & (PAGE_SIZE - 1));
 	size = size < SPIN_STACK_SIZE ? size : SPIN_STACK_SIZE;
 	if (mmu_peek_cached(c, stack, &phys) && memory_contains(mem, phys, size))
@@ -81,8 +81,11 @@ static void spin_wake(struct machine *m, uint32_t number, const struct visible_n
 {
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		struct agent_cpu *a = &m->agents.cpu[i];
-		if (i != number && (a->at == AT_LENGTH || notes_conflict(notes, count, a->read, a->read_count)))
-			spin_reset(a);
+		if (i == number || !(a->at == AT_LENGTH || notes_conflict(notes, count, a->read, a->read_count)))
+			continue;
+		if (a->spinning)
+			m->agents.ticks_in_vain = m->agents.patience = 0;
+		spin_reset(a);
 	}
 }
 
@@ -275,7 +278,8 @@ void agents_take(struct machine *m, uint32_t agent)
 	for (uint32_t i = 0; i < m->watch.count; i++)
 		writes |= m->watch.notes[i].writes;
 	if (writes && !same) {
-		m->agents.patience = 0;
+		if (!m->agents.ticks_in_vain) /* what a timer's handler writes is no progress */
+			m->agents.patience = 0;
 		spin_reset(a);
 		spin_wake(m, number, m->watch.notes, m->watch.count);
 	}
@@ -294,9 +298,8 @@ enum stop agents_stuck(struct machine *m)
 			spin_reset(&agents->cpu[i]);
 		return STOP_plan;
 	}
-	agents->patience = 0;
 	uint32_t ticks = agents_ticks(m);
-	if (ticks) {
+	if (ticks && (!spinning || agents->ticks_in_vain++ < TICKS_IN_VAIN_MAX)) {
 		agents_take(m, (uint32_t)__builtin_ctz(ticks));
 		return STOP_plan;
 	}

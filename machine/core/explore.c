@@ -12,6 +12,7 @@
 enum {
 	ACTORS = AGENT_INTERRUPT, /* CPUs and store buffers: the agents that DPOR knows */
 	SNAPSHOT_EVERY = 32,	  /* frames */
+	LOOK_EVERY = 1024,	  /* runs given up */
 	NONE = 255,
 };
 
@@ -515,6 +516,7 @@ static void swap_classes(struct explorer *e, bool search)
 static enum explore_result next(struct explorer *e, enum stop *stop)
 {
 	bool memory = true;
+	uint32_t given_up = 0;
 	if (e->over)
 		return EXPLORE_DONE;
 	for (;;) {
@@ -561,6 +563,8 @@ static enum explore_result next(struct explorer *e, enum stop *stop)
 		}
 		if (asleep) {
 			e->counts.blocked++;
+			if (++given_up == LOOK_EVERY)
+				return EXPLORE_LOOK;
 			continue;
 		}
 		e->counts.runs++;

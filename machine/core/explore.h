@@ -43,6 +43,7 @@ void explorer_destroy(struct explorer *e);
 
 enum explore_result {
 	EXPLORE_RUN,	   /* a run has ended, as *stop says; the machine stands at its end */
+	EXPLORE_LOOK,	   /* many runs were given up; the caller may want to stop, or else asks again */
 	EXPLORE_DONE,	   /* there are no more runs */
 	EXPLORE_NO_MEMORY,
 };

@@ -519,6 +519,7 @@ struct pick {
 struct agents {
 	bool eager;	   /* stores drain at once */
 	uint32_t ticks;	   /* so far */
+	uint32_t ticks_in_vain; /* since anybody who spun was woken */
 	uint32_t patience; /* how often those who spin were let go on since anything changed */
 	struct agent_cpu cpu[CPU_MAX];
 };

@@ -88,6 +88,8 @@ static PyObject *explorer_next_py(PyObject *self, PyObject *unused)
 		return PyErr_NoMemory();
 	if (result == EXPLORE_DONE)
 		Py_RETURN_NONE;
+	if (result == EXPLORE_LOOK)
+		return PyUnicode_FromString("");
 	return PyUnicode_FromString(stop_names[stop]);
 }
 

@@ -2,15 +2,20 @@
 
 from recorder.hunt.checks import Check, Checks, Failure, ending_failure, endings_only
 from recorder.hunt.search import Found, Search, Tally, schedule_seed
-from recorder.hunt.verdict import Hunt, Verdict, hunt
+from recorder.hunt.systematic import SYSTEMATIC, Extent, Systematic
+from recorder.hunt.verdict import Hunt, PctBound, Verdict, hunt
 
 __all__ = [
+    "SYSTEMATIC",
     "Check",
     "Checks",
+    "Extent",
     "Failure",
     "Found",
     "Hunt",
+    "PctBound",
     "Search",
+    "Systematic",
     "Tally",
     "Verdict",
     "ending_failure",

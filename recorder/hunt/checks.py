@@ -62,3 +62,13 @@ def ending_failure(stop: str, exit_status: int, console: str, frame_of: Callable
         cause = place.group() if place else _NUMBERS.sub("#", said) or f"status {exit_status:#x}"
         return Failure(cause, said or f"the guest ended the run with status {exit_status:#x}")
     return None
+
+
+def livelock_failure(spinning: Sequence[tuple[int, Sequence[Frame]]]) -> Failure:
+    """Those that do not wait spin, each for something that only another of them, or one that waits, would change.
+
+    spinning: numbers of the CPUs that spin, and the functions each is in, innermost (inlined) first.
+    """
+    cause = "livelock: " + ", ".join(sorted({frames[-1].function for _, frames in spinning}))
+    places = [f"cpu{cpu} in {frames[-1].function} ({frames[0].place})" for cpu, frames in spinning]
+    return Failure(cause, "nobody goes on but in circles: " + ", ".join(places))

@@ -119,6 +119,7 @@ class Journal:
 def _written(verdict: Verdict) -> dict[str, Any]:
     tally = verdict.tally
     states = np.sort(np.fromiter(tally.states, np.dtype("<u8"), len(tally.states)))
+    classes = np.array(sorted(tally.classes.items()), np.dtype("<u8"))
     return {
         "schedules": tally.schedules,
         "steps": tally.steps,
@@ -136,6 +137,9 @@ def _written(verdict: Verdict) -> dict[str, Any]:
         "seconds": verdict.seconds,
         "first_failure_seconds": verdict.first_failure_seconds,
         "states": b64encode(states.tobytes()).decode(),
+        "classes": b64encode(classes.tobytes()).decode(),
+        "pairs": hex(tally.pairs),
+        "kinds": [[*kind, count] for kind, count in sorted(tally.kinds.items())],
     }
 
 
@@ -149,6 +153,9 @@ def _tally(body: dict[str, Any]) -> Tally:
         stops=Counter(body["stops"]),
         found={row.failure.cause: row for row in found},
         states=set(np.frombuffer(b64decode(body["states"]), "<u8").tolist()),
+        classes=dict(np.frombuffer(b64decode(body["classes"]), "<u8").reshape(-1, 2).tolist()),
+        pairs=int(body["pairs"], 16),
+        kinds=Counter({(name, depth, tasks, eager): count for name, depth, tasks, eager, count in body["kinds"]}),
     )
 
 

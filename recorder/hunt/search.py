@@ -10,8 +10,9 @@ from typing import Final
 
 from recorder.hunt.checks import Check, Failure
 from recorder.hunt.trial import Trial
+from recorder.profile import Manner
 from recorder.record import Prepared
-from recorder.strategies import strategy
+from recorder.strategies import Portfolio, strategy
 
 _MASK: Final = (1 << 64) - 1
 
@@ -22,6 +23,10 @@ def schedule_seed(seed: int, number: int) -> int:
     x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ x >> 27) * 0x94D049BB133111EB) & _MASK
     return x ^ x >> 31
+
+
+Kind = tuple[str, int, bool, bool]
+"""How a run was made: strategy, depth (0: has none), `tasks` and `eager` of its manner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,10 @@ class Tally:
         stops: how they ended, as in a tape's footer; "steps" is inconclusive.
         found: the failing ones, by cause the first.
         states: hashes of their final states.
+        classes: hashes of the classes of equivalent runs (of strategies by visible steps), and the first schedule of
+            each.
+        pairs: a bit for each pair of conflicting instructions that were met on different CPUs, by hash.
+        kinds: how many runs were made in which way: `Strategy.kind`, or its name.
         interrupted: whether Ctrl-C kept it from the rest.
     """
 
@@ -52,6 +61,9 @@ class Tally:
     stops: Counter[str] = field(default_factory=Counter)
     found: dict[str, Found] = field(default_factory=dict)
     states: set[int] = field(default_factory=set)
+    classes: dict[int, int] = field(default_factory=dict)
+    pairs: int = 0
+    kinds: Counter[Kind] = field(default_factory=Counter)
     interrupted: bool = False
 
     def add(self, other: Tally) -> None:
@@ -60,6 +72,9 @@ class Tally:
         self.steps += other.steps
         self.stops += other.stops
         self.states |= other.states
+        self.classes = other.classes | self.classes
+        self.pairs |= other.pairs
+        self.kinds += other.kinds
         for cause, found in other.found.items():
             self.found.setdefault(cause, found)
 
@@ -78,6 +93,7 @@ class Search:
         self._ready_step = prepared.ready_step
         self._strategy = strategy(strategy_name)
         prepared.introduce(self._strategy)
+        self._machine = prepared.machine
         self._trial = Trial(prepared, checks)
 
     def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:
@@ -86,6 +102,7 @@ class Search:
         deadline: of time.monotonic(); what is left then is not run.
         """
         tally = Tally()
+        self._machine.pairs_take()
         for number in range(first, first + count):
             if deadline is not None and time.monotonic() >= deadline:
                 break
@@ -98,8 +115,20 @@ class Search:
             tally.steps += ended.steps - self._ready_step
             tally.stops[ended.stop] += 1
             tally.states.add(ended.state_hash)
+            self._note(tally, number)
             if ended.failure is not None:
                 tally.found.setdefault(ended.failure.cause, Found(number, seed, ended.failure, ended.steps))
                 if not every:
                     break
+        if self._strategy.visible:
+            tally.pairs = int.from_bytes(self._machine.pairs_take(), "little")
         return tally
+
+    def _note(self, tally: Tally, number: int) -> None:
+        planner = self._strategy
+        while isinstance(planner, Portfolio):
+            planner = planner.chosen
+        manner = getattr(planner, "manner", Manner())
+        tally.kinds[planner.name, getattr(planner, "depth", 0), manner.tasks, manner.eager] += 1
+        if planner.visible:
+            tally.classes.setdefault(self._machine.class_hash, number)

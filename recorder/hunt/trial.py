@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from machine.symbols import Frame, Symbols
-from recorder.hunt.checks import Check, Failure, ending_failure
+from recorder.hunt.checks import Check, Failure, ending_failure, livelock_failure
 from recorder.record import Prepared
 from recorder.schedule import Strategy
 from recorder.session import Session
@@ -43,15 +43,21 @@ class Trial:
         stop = session.run(strategy)
         if session.interrupted:  # a run that is one batch ends before anybody looks; the next one knows nothing of it
             stop = "interrupted"
-        failure = None if stop == "interrupted" else self._failure(stop, session.console.decode("ascii", "replace"))
+        failure = None if stop == "interrupted" else self.failure(stop, session.console.decode("ascii", "replace"))
         return Ended(stop, machine.step, failure, machine.state_hash())
 
-    def _failure(self, stop: str, console: str) -> Failure | None:
+    def failure(self, stop: str, console: str) -> Failure | None:
+        """What fails the run that has just ended, with the machine at its end; None if nothing does."""
         machine = self.prepared.machine
+        if stop == "livelock":
+            return livelock_failure([self._frames_of(cpu) for cpu in range(machine.cpus) if not machine.waiting(cpu)])
         failure = ending_failure(stop, machine.exit_status if stop == "exit" else 0, console, self._frame_of)
         if failure is not None or stop == "steps":
             return failure
         return next((found for check in self.checks if (found := check(machine)) is not None), None)
+
+    def _frames_of(self, cpu: int) -> tuple[int, list[Frame]]:
+        return cpu, self.symbols.frames(self.prepared.machine.registers(cpu)["rip"])
 
     @cached_property
     def symbols(self) -> Symbols:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,9 +17,11 @@ from recorder.hunt.crew import Alone, Crew, Pool, TimeIsUp, in_order
 from recorder.hunt.identity import identity
 from recorder.hunt.resume import Journal
 from recorder.hunt.search import Found, Search, Tally
+from recorder.hunt.systematic import SYSTEMATIC, Extent, Systematic
+from recorder.profile import Manner
 from recorder.record import Prepared, prepare
-from recorder.session import deferred_interrupt
-from recorder.strategies import strategy
+from recorder.session import Made, deferred_interrupt
+from recorder.strategies import Pct, strategy
 
 BLOCK_SCHEDULES: Final = 32
 
@@ -40,6 +42,7 @@ class Hunt:
         jobs: processes. The verdict does not depend on it, unless `seconds` ends the hunt.
         step_max: a run that takes more steps is inconclusive; None: the scenario's own limit.
         cluster: address of a Dask scheduler whose workers run the schedules; None: `jobs` processes here.
+        bound: of strategy "bounded": most deviations; None: as many as the budget allows.
         resume: file that keeps the state of the hunt; if it exists, the hunt goes on from there.
     """
 
@@ -55,15 +58,38 @@ class Hunt:
     step_max: int | None = None
     checks: Checks = endings_only
     resume: Path | None = None
+    bound: int | None = None
     cluster: str | None = None
 
     def prepare(self) -> Prepared:
         """The scenario at `ready`. Raises UsageError, ImageError."""
         return prepare(self.scenario, self.variant, self.configuration, step_max=self.step_max)
 
+    @property
+    def is_systematic(self) -> bool:
+        """Whether the schedules are not drawn, but gone through."""
+        return self.strategy in SYSTEMATIC
+
     def search(self, prepared: Prepared) -> Search:
-        """What runs the schedules, for a scenario prepared by `prepare`. Raises UsageError."""
+        """What runs the schedules, for a scenario prepared by `prepare`, if they are drawn. Raises UsageError."""
         return Search(prepared, self.strategy, self.seed, self.checks(prepared))
+
+
+@dataclass(frozen=True, slots=True)
+class PctBound:
+    """What PCT promises for bugs of one depth, after all its runs of that depth.
+
+    Attributes:
+        runs: of this depth and kind.
+        agents, steps: n and k of its bound.
+        escaped: most probable with which a bug of this depth has escaped all of them.
+    """
+
+    depth: int
+    runs: int
+    agents: int
+    steps: int
+    escaped: float
 
 
 @dataclass(slots=True)
@@ -78,6 +104,9 @@ class Verdict:
         seconds: how long it took, without set-up; with earlier commands.
         first_failure_seconds: when the first failure was found, None if none was.
         interrupted: whether Ctrl-C ended it.
+        exhausted: of a systematic hunt: whether there were no more schedules within its bound.
+        extent: of a systematic hunt: what was searched.
+        made: of a systematic hunt: the failing runs by their number.
     """
 
     hunt: Hunt
@@ -87,11 +116,18 @@ class Verdict:
     seconds: float = 0.0
     first_failure_seconds: float | None = None
     interrupted: bool = False
+    exhausted: bool = False
+    extent: Extent | None = None
+    made: Mapping[int, Made] = field(default_factory=dict)
 
     @property
-    def result(self) -> Literal["failed", "budget"]:
-        """ "failed", or "budget": nothing failed in as many schedules as there were."""
-        return "failed" if self.tally.found else "budget"
+    def result(self) -> Literal["failed", "exhausted", "budget"]:
+        """ "failed"; "exhausted": nothing failed in all schedules of the bound (`extent`); "budget": nothing failed
+        in as many schedules as were made. With inconclusive schedules, or some cut short, nothing is exhausted."""
+        if self.tally.found:
+            return "failed"
+        inconclusive = self.tally.stops["steps"] or (self.extent is not None and self.extent.cut)
+        return "exhausted" if self.exhausted and not inconclusive else "budget"
 
     @property
     def found(self) -> list[Found]:
@@ -107,6 +143,23 @@ class Verdict:
         conclusive = self.tally.schedules - self.tally.stops["steps"]
         return float(1.0 - (1.0 - confidence) ** (1.0 / conclusive)) if conclusive else 1.0
 
+    def new_classes(self, last: int) -> int:
+        """Classes of equivalent runs that came up for the first time in so many last schedules."""
+        return sum(number >= self.tally.schedules - last for number in self.tally.classes.values())
+
+    def pct_bounds(self) -> list[PctBound]:
+        """By depth, for the kind of run (stores held or not, words of CPUs or tasks) that promises most."""
+        found: dict[int, PctBound] = {}
+        for (name, depth, tasks, eager), runs in sorted(self.tally.kinds.items()):
+            if name != Pct.name:
+                continue
+            agents = self.prepared.machine.cpus * (1 if eager else 2)
+            steps = self.prepared.profile(visible=True).visible_steps(Manner(tasks, eager)) * 5 // 4
+            row = PctBound(depth, runs, agents, steps, (1.0 - Pct.bound(agents, steps, depth)) ** runs)
+            if depth not in found or row.escaped < found[depth].escaped:
+                found[depth] = row
+        return [found[depth] for depth in sorted(found)]
+
 
 def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
     """Run schedules until one fails (or, with `every`, to the end of the budget).
@@ -119,6 +172,10 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
         raise UsageError("the default strategy makes no random choice: its one schedule is what `racetape record` runs")
     if what.jobs < 1 or what.schedules < 1:
         raise UsageError("a hunt takes at least one schedule and one process")
+    if what.is_systematic:
+        return _go_through(what, progress)
+    if what.bound is not None:
+        raise UsageError("--bound says how many deviations there may be: it goes with --strategy bounded")
     strategy(what.strategy)  # complains about what does not exist before anything takes long
     prepared = what.prepare()
     search = what.search(prepared)
@@ -150,6 +207,36 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
         verdict.seconds = time.monotonic() - started
         if journal is not None:
             journal.save(verdict)
+    return verdict
+
+
+def _go_through(what: Hunt, progress: Progress | None) -> Verdict:
+    """A systematic hunt: one process, one block after the other. A budget of schedules ends it like any other."""
+    if what.resume is not None or what.cluster is not None:
+        raise UsageError(
+            f"strategy {what.strategy} goes on from state to state: --resume and --cluster are for drawn ones"
+        )
+    prepared = what.prepare()
+    search = Systematic(prepared, what.strategy, what.bound, checks=what.checks(prepared))
+    verdict = Verdict(what, prepared, made=search.made)
+    started = time.monotonic()
+    deadline = None if what.seconds is None else started + what.seconds
+    try:
+        while not search.exhausted and verdict.tally.schedules < what.schedules:
+            first = verdict.tally.schedules
+            block = search.block(
+                first, min(BLOCK_SCHEDULES, what.schedules - first), every=what.every, deadline=deadline
+            )
+            _count(verdict, block, time.monotonic() - started)
+            if progress is not None:
+                progress(verdict.tally)
+            over = deadline is not None and time.monotonic() >= deadline
+            if over or (block.found and not what.every):
+                break
+    except KeyboardInterrupt:
+        verdict.interrupted = True
+    verdict.seconds = time.monotonic() - started
+    verdict.exhausted, verdict.extent = search.exhausted, search.extent()
     return verdict
 
 

@@ -33,7 +33,7 @@ class Portfolio:
 
     def __init__(self) -> None:
         pct, pos, surw = Pct(), Pos(), Surw()
-        self._members: tuple[Strategy, ...] = (pct, pct, pct, pos, pos, surw, surw, RandomWalk())
+        self._members: tuple[Strategy, ...] = (pct, pct, pos, pos, pos, surw, surw, RandomWalk())
         self.chosen: Strategy = pct
 
     def expect(self, profile: Profile) -> None:

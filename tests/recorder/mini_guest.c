@@ -1,6 +1,6 @@
 /* A guest of one page of code for tests of recorder and replayer: any number of CPUs, paging with 4 MB and 4 KB pages,
  * a timer interrupt and IPIs, racy and locked counters, the choice port, console output. A command line that starts
- * with L makes it work a hundred times longer; with I it waits for ever instead of exiting, with S it shuts down. READY_CPU is the CPU that says when set-up is over.
+ * with L makes it work a hundred times longer; with I it waits for ever instead of exiting, with V it waits in a loop, with S it shuts down. READY_CPU is the CPU that says when set-up is over.
  */
 typedef unsigned int u32;
 typedef volatile unsigned int vu32;
@@ -123,6 +123,11 @@ void boot(struct boot_params *params)
 		asm volatile("pause");
 	for (const char *text = params->command_line; *text; text++)
 		outb(0xE9, *text);
+	if (params->command_line[0] == 'V') {
+		asm volatile("cli");
+		while (finished != 99)
+			asm volatile("pause");
+	}
 	if (params->command_line[0] == 'I')
 		asm volatile("cli; hlt");
 	if (params->command_line[0] == 'S') {

@@ -1,0 +1,200 @@
+"""Systematic hunts: every schedule within a bound, or one of each class; if none fails, that says something.
+
+bounded: all schedules with 0, 1, 2, ... deviations from the default order of agents, in this order (iterative context
+    bounding: Musuvathi, Qadeer, PLDI 2007; delay bounding: Emmi, Qadeer, Rakamaric, POPL 2011). A deviation lets
+    another agent take the next visible step, puts a drain off, or makes the timer tick.
+dpor: one schedule at least of each class of equivalent ones (Abdulla, Aronis, Jonsson, Sagonas, POPL 2014).
+
+Both are about the words that the learning runs have shown to be shared, and say so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from machine import _core
+from machine.errors import UsageError
+from recorder.hunt.checks import Check
+from recorder.hunt.search import Found, Tally
+from recorder.hunt.trial import Trial
+from recorder.record import Prepared
+from recorder.session import Made, Session, Stretch
+from traces.schema import records_of
+
+BOUNDED: Final = "bounded"
+DPOR: Final = "dpor"
+SYSTEMATIC: Final = (BOUNDED, DPOR)
+FRAMES_MAX: Final = 1 << 20
+"""Most visible steps of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a systematic hunt has searched.
+
+    Attributes:
+        strategy: "bounded" or "dpor".
+        deviations: all schedules with so many were made; -1: not even the default one; None for dpor.
+        words: shared words (of 4 bytes) whose accesses are visible steps.
+        learned_from: runs that have shown them.
+        tasks: whether these are words that tasks share, too.
+        held: whether stores may be held.
+        ticks: timer ticks at most.
+        visible_steps: most visible steps of a run.
+        given_up: runs that were begun and would have repeated what was seen.
+        cut: why schedules may be missing within the bound, "" if none can be.
+    """
+
+    strategy: str
+    deviations: int | None
+    words: int
+    learned_from: int
+    tasks: bool
+    held: bool
+    ticks: int
+    visible_steps: int
+    given_up: int
+    cut: str
+
+
+class Systematic:
+    """A systematic search of one prepared scenario, from `ready`. Its blocks come one after the other.
+
+    Args:
+        strategy: "bounded" or "dpor".
+        bound: deviations at most; None: as many as the budget allows.
+        ticks: timer ticks at most; None: as many as deviations on one CPU, else none.
+        checks: what else fails a run than its ending.
+    Raises UsageError.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        strategy: str,
+        bound: int | None,
+        ticks: int | None = None,
+        checks: Sequence[Check] = (),
+    ) -> None:
+        if strategy == DPOR and (bound is not None or ticks):
+            raise UsageError("dpor knows neither deviations nor ticks: --bound goes with --strategy bounded")
+        self.prepared, self.strategy, self.bound = prepared, strategy, bound
+        self.profile = prepared.profile(visible=True)
+        self.exhausted = False
+        self.made: dict[int, Made] = {}
+        self._tasks = prepared.machine.cpus == 1
+        self._ticks = ticks
+        self._trial = Trial(prepared, checks)
+        self._done = 0
+        self._level = 0
+        self._cut = ""
+        self._levels_done = -1
+        self._visible_steps = self._given_up = 0
+        self._news = False
+        self._explorer: _core.Explorer | None = None
+
+    def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:
+        """Make the next `count` runs, the first of which is number `first`; fewer if there are no more of them."""
+        assert first == self._done, "one after the other"
+        tally = Tally()
+        while tally.schedules < count and not self.exhausted:
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            stop = self._next(tally)
+            if stop is None:
+                continue
+            self._judge(stop, tally)
+            if tally.found and not every:
+                break
+        return tally
+
+    def extent(self) -> Extent:
+        """What has been searched so far."""
+        return Extent(
+            strategy=self.strategy,
+            deviations=self._levels_done if self.strategy == BOUNDED else None,
+            words=self.profile.task_words if self._tasks else self.profile.cpu_words,
+            learned_from=self.profile.runs,
+            tasks=self._tasks,
+            held=self.prepared.machine.cpus > 1,
+            ticks=self._ticks_of(self._levels_done),
+            visible_steps=self._visible_steps,
+            given_up=self._given_up + (self._explorer.blocked if self._explorer is not None else 0),
+            cut=self._cut or (self._explorer.cut if self._explorer is not None else ""),
+        )
+
+    def _ticks_of(self, level: int) -> int:
+        if self.strategy == DPOR:
+            return 0
+        return max(level, 0) if self._tasks and self._ticks is None else self._ticks or 0
+
+    def _next(self, tally: Tally) -> str | None:
+        """Make a run; why it ended. None: it was made before, or there is none left on this level."""
+        machine = self.prepared.machine
+        if self._explorer is None:
+            machine.restore(self.prepared.at_ready)
+            machine.stop_at_trace = 0
+            machine.choices_enabled = False
+            self._news = False
+            self._explorer = _core.Explorer(
+                machine,
+                bounded=self.strategy == BOUNDED,
+                tasks=self._tasks,
+                eager=machine.cpus == 1,  # on one CPU nobody sees when a store drains
+                bound=self._level,
+                ticks=self._ticks_of(self._level),
+                frames_max=FRAMES_MAX,
+                step_max=self.prepared.step_max,
+            )
+        explorer = self._explorer
+        machine.console_take()
+        stop = explorer.next()
+        if stop is None:
+            self._end_level(explorer)
+            return None
+        if not stop:
+            return None
+        if self.strategy == BOUNDED and explorer.deviations < self._level:
+            return None  # a level is made of its own runs and, on the way, those of the levels before
+        self._news = True
+        self._visible_steps = max(self._visible_steps, explorer.depth)
+        return stop
+
+    def _end_level(self, explorer: _core.Explorer) -> None:
+        self._cut = self._cut or explorer.cut
+        self._given_up += explorer.blocked
+        self._explorer = None
+        if self.strategy == BOUNDED:
+            self._levels_done = self._level
+            self._level += 1
+        self.exhausted = self.strategy == DPOR or self._level - 1 == self.bound or not self._news
+
+    def _judge(self, stop: str, tally: Tally) -> None:
+        machine, number = self.prepared.machine, self._done
+        console = machine.console_take().decode("ascii", "replace")
+        state_hash, steps = machine.state_hash(), machine.step
+        failure = self._trial.failure(stop, console)
+        self._done += 1
+        tally.schedules += 1
+        tally.steps += steps - self.prepared.ready_step
+        tally.stops[stop] += 1
+        tally.states.add(state_hash)
+        if failure is None or failure.cause in tally.found:
+            return
+        tally.found[failure.cause] = Found(number, 0, failure, steps)
+        self.made[number] = self._again(stop)
+
+    def _again(self, stop: str) -> Made:
+        """The choices of the last run, all from `ready` on."""
+        machine = self.prepared.machine
+        assert self._explorer is not None
+        session = Session(machine, None, step_max=self.prepared.step_max, tap=False)
+        self._explorer.repeat()
+        choices = records_of(machine.choices_take())
+        end = Stretch(choices, machine.step, machine.state_hash())
+        machine.choices_enabled = False
+        del session
+        return Made(stop, [end])

@@ -39,6 +39,8 @@ class Sharing:
     def __init__(self, machine: Machine, switch: int) -> None:
         self._machine, self._switch = machine, switch
         self._contexts: dict[tuple[int, int | None], int] = {}
+        # By number of a context, from 1: which CPU it is on, and which context it has turned out to be.
+        self._cpu_of, self._context_of = [0], [0]
         self._current: list[int | None] = [None] * machine.cpus
         self._touched: list[U64Array] = []
         self._written: list[U64Array] = []
@@ -59,12 +61,9 @@ class Sharing:
     def words(self, *, tasks: bool) -> U64Array:
         """Numbers of the words that CPUs share, or (`tasks`) that CPUs or tasks do, in order."""
         keys = self._merge()
-        if not tasks:
-            cpus = np.zeros(len(self._contexts) + 1, np.uint64)
-            for (cpu, _), number in self._contexts.items():
-                cpus[number] = cpu
-            mask = np.uint64((1 << _CONTEXT_BITS) - 1)
-            keys = np.unique(keys & ~mask | cpus[keys & mask])
+        context = np.array(self._context_of if tasks else self._cpu_of, np.uint64)
+        mask = np.uint64((1 << _CONTEXT_BITS) - 1)
+        keys = np.unique(keys & ~mask | context[keys & mask])
         words = keys >> np.uint64(_CONTEXT_BITS)
         shared = words[1:][words[1:] == words[:-1]]
         return np.intersect1d(shared, _merged(self._written))
@@ -90,13 +89,20 @@ class Sharing:
             unknown = self._contexts.pop((cpu, None), None)
             self._current[cpu] = int(value[switches[0]])
             if unknown is not None:
-                self._contexts.setdefault((cpu, self._current[cpu]), unknown)
+                # An earlier run may have shown that task already.
+                self._context_of[unknown] = self._contexts.setdefault((cpu, self._current[cpu]), unknown)
         bounds = [0, *np.searchsorted(rows, switches).tolist(), len(rows)]
         for i, (first, last) in enumerate(pairwise(bounds)):
             if i:
                 self._current[cpu] = int(addr[switches[i - 1]])
-            key = (cpu, self._current[cpu])
-            context[rows[first:last]] = self._contexts.setdefault(key, len(self._contexts) + 1)
+            context[rows[first:last]] = self._number((cpu, self._current[cpu]))
+
+    def _number(self, key: tuple[int, int | None]) -> int:
+        if key not in self._contexts:
+            number = self._contexts[key] = len(self._cpu_of)
+            self._cpu_of.append(key[0])
+            self._context_of.append(number)
+        return self._contexts[key]
 
     def _note(self, phys: U64Array, size: U8Array, context: U64Array, writes: BoolArray) -> None:
         first = phys // np.uint64(WORD_BYTES)

@@ -277,6 +277,7 @@ def hunt(
     epilog=epilog(
         "racetape matrix wrong-zone-small --budget 200",
         "racetape matrix wrong-zone-small --endings-only --budget 500 --config smp2-2level --config smp2-pae",
+        "racetape matrix wrong-zone-small --strategy bounded --bound 1 --budget 100000 --config smp2-2level",
         "racetape matrix wrong-zone --variant buggy --variant fix-7454f4ba40b4 --budget 20 --json",
     )
 )
@@ -284,9 +285,11 @@ def hunt(
 @click.option("--variant", "variants", multiple=True, help="Only this variant; may be given several times.")
 @click.option("--config", "configurations", multiple=True, help="Only this configuration; may be given several times.")
 @click.option("--strategy", default="portfolio", show_default=True, help="As for hunt.")
+@click.option("--bound", type=click.IntRange(0), help="As for hunt.")
 @click.option("--budget", default=100, show_default=True, type=click.IntRange(1), help="Most schedules in each cell.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="As for hunt.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes; the answer is the same.")
+@click.option("--all", "every", is_flag=True, help="Go on after a failure: how many causes there are in each cell.")
 @click.option("--endings-only", is_flag=True, help="Leave the scenario's counters alone: only BUG, faults, deadlock.")
 @json_option
 def matrix(
@@ -294,9 +297,11 @@ def matrix(
     variants: tuple[str, ...],
     configurations: tuple[str, ...],
     strategy: str,
+    bound: int | None,
     budget: int,
     seed: int,
     jobs: int,
+    every: bool,
     endings_only: bool,
     as_json: bool,
 ) -> None:
@@ -315,7 +320,9 @@ def matrix(
         seed=seed,
         schedules=budget,
         jobs=jobs,
+        every=every,
         checks=no_checks if endings_only else scenario_counters,
+        bound=bound,
     )
     cells = run_matrix(what, variants, configurations)
     if as_json:

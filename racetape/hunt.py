@@ -85,7 +85,7 @@ def _answer(verdict: Verdict, tapes: list[Path]) -> dict[str, Any]:
             }
             for row, path in zip(verdict.found, tapes, strict=True)
         ],
-        "bound": _bound(verdict),
+        "bound": bound_of(verdict),
         "coverage": {
             "classes": len(tally.classes),
             "new_classes": verdict.new_classes(RECENT),
@@ -95,7 +95,7 @@ def _answer(verdict: Verdict, tapes: list[Path]) -> dict[str, Any]:
     }
 
 
-def _bound(verdict: Verdict) -> dict[str, Any]:
+def bound_of(verdict: Verdict) -> dict[str, Any]:
     """What the answer holds for, if nothing failed."""
     if verdict.extent is not None:
         return asdict(verdict.extent)

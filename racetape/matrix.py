@@ -10,7 +10,7 @@ import click
 from debugger.progress import progress
 from machine import images
 from machine.errors import UsageError
-from racetape.hunt import CONFIDENCE
+from racetape.hunt import CONFIDENCE, bound_of
 from recorder.hunt import Hunt, Verdict, hunt
 
 __all__ = ["print_matrix", "run_matrix"]
@@ -55,7 +55,8 @@ def _cell(variant: str, configuration: str, verdict: Verdict) -> dict[str, Any]:
         "cause": found and found.failure.cause,
         "text": found and found.failure.text,
         "seed": found and found.seed,
-        "bound": None if found else {"confidence": CONFIDENCE, "rate": verdict.rate_ruled_out(CONFIDENCE)},
+        "causes": {row.failure.cause: row.number for row in verdict.found},
+        "bound": None if found and verdict.extent is None else bound_of(verdict),
     }
 
 
@@ -75,16 +76,31 @@ def print_matrix(cells: list[dict[str, Any]]) -> None:
                 [f"{c:<{first}}", *(f"{words[v, c]:<{w}}" for v, w in zip(variants, widths, strict=True))]
             ).rstrip()
         )
-    click.echo(
-        "fails in n: the n-th schedule was the first to fail; clean in n: none of n did, which rules out with "
-        f"probability {CONFIDENCE} whatever fails in more than 3/n of the schedules"
-    )
+    click.echo("fails in n: the n-th schedule was the first to fail; clean in n: none of n did" + _meaning(cells))
     for cause in dict.fromkeys(cell["cause"] for cell in cells if cell["cause"]):
         where = [f"{cell['variant']} {cell['configuration']}" for cell in cells if cell["cause"] == cause]
         click.echo(f"{cause}: first in {len(where)} cells ({where[0]}{', ...' if len(where) > 1 else ''})")
 
 
+def _meaning(cells: list[dict[str, Any]]) -> str:
+    """What it means that a cell is clean."""
+    for cell in cells:
+        bound = cell["bound"]
+        if cell["result"] == "exhausted":
+            if bound["strategy"] == "dpor":
+                return "; all n: one of each class of equivalent schedules"
+            return f"; all n: there are no others with up to {bound['deviations']} deviation(s)"
+    return (
+        f", which rules out with probability {CONFIDENCE} whatever fails in more than 3/n of the schedules"
+        if any(cell["bound"] and "confidence" in cell["bound"] for cell in cells)
+        else ""
+    )
+
+
 def _words(cell: dict[str, Any]) -> str:
     if cell["result"] == "failed":
-        return f"fails in {cell['schedules']:,}"
+        first, others = min(cell["causes"].values()) + 1, len(cell["causes"]) - 1
+        return f"fails in {first:,}" + (f", {others} more causes" if others else "")
+    if cell["result"] == "exhausted":
+        return f"clean in all {cell['schedules']:,}"
     return f"clean in {cell['schedules']:,}" + (f", {cell['inconclusive']:,} open" if cell["inconclusive"] else "")

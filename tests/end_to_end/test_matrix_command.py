@@ -62,3 +62,24 @@ def test_bad_usage(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> N
     err = capfd.readouterr().err
     assert err.startswith("racetape: no such")
     assert err.count("\n") == 1
+
+
+def test_the_barrier_changes_nothing_in_any_schedule_of_the_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    """The June 2011 patch: as many schedules with one deviation, the same ones fail, for the same causes; the fix is
+    clean."""
+    arguments = ["matrix", "wrong-zone-small", "--strategy", "bounded", "--bound", "1", "--budget", "100000", "--all"]
+    assert main([*arguments, "--config", "smp2-2level", "--json"]) == 1
+    buggy, fixed, barrier = json.loads(capsys.readouterr().out)
+    assert (buggy["variant"], fixed["variant"], barrier["variant"]) == ("buggy", "fix-7454f4ba40b4", "seed-wmb")
+    for name in ("result", "schedules", "causes", "bound", "inconclusive"):
+        assert buggy[name] == barrier[name]
+    assert buggy["bound"]["deviations"] == 1
+    assert buggy["schedules"] > 300
+    assert len(buggy["causes"]) >= 1
+    assert fixed["result"] == "exhausted"
+    assert fixed["schedules"] > 300
+    assert main([*arguments[:2], "--strategy", "dpor", "--bound", "1"]) == 2
+    assert main(["matrix", "window", "--strategy", "dpor", "--config", "smp2-2level"]) == 1
+    out = capsys.readouterr().out
+    assert "clean in all 4" in out
+    assert "one of each class of equivalent schedules" in out

@@ -107,6 +107,7 @@ class Symbols:
         self.program = self._program_load()
         self._frames: dict[int, tuple[Frame, ...]] = {}
         self._definitions: dict[str, list[tuple[str, int]]] | None = None
+        self._statements: dict[tuple[str, int], tuple[int, ...]] | None = None
 
     def _program_load(self) -> Any:
         architecture = drgn.Architecture.I386 if self.bits == 32 else drgn.Architecture.X86_64
@@ -283,6 +284,20 @@ class Symbols:
             self._definitions = definitions_of(self.image)
         return sorted({(self.path(file), line) for file, line in self._definitions.get(function, ())})
 
+    def statements(self) -> Mapping[tuple[str, int], tuple[int, ...]]:
+        """(file, line) -> addresses at which the code of that line begins; empty where there is no line table."""
+        if self._statements is None:
+            rows: dict[tuple[str, int], set[int]] = {}
+            for address, file, line in statements_of(self.image):
+                rows.setdefault((self.path(file), line), set()).add(address)
+            self._statements = {place: tuple(sorted(addresses)) for place, addresses in rows.items()}
+        return self._statements
+
+    def entries(self, function: str) -> tuple[int, ...]:
+        """Addresses of the functions of that name that are not inlined."""
+        found = self.program.symbols(function)
+        return tuple(sorted({row.address for row in found if row.kind == drgn.SymbolKind.FUNC}))
+
     # -- expressions --
 
     def parse(self, text: str) -> Node:
@@ -420,6 +435,29 @@ def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:
                 found.setdefault(name, []).append((file, attributes["DW_AT_decl_line"].value))
     except Exception as error:
         raise ImageError(f"the guest image's debug information cannot be read ({_one_line(error)})") from error
+    return found
+
+
+def statements_of(image: bytes) -> list[tuple[int, str, int]]:
+    """(address, file, line) wherever the line table goes over to another line. Raises ImageError."""
+    found: list[tuple[int, str, int]] = []
+    try:
+        dwarf = ELFFile(io.BytesIO(image)).get_dwarf_info()
+        for unit in dwarf.iter_CUs():
+            program = dwarf.line_program_for_CU(unit)
+            if program is None:
+                continue
+            files: dict[int, str] = {}
+            before: tuple[int, int] | None = None
+            for row in (entry.state for entry in program.get_entries() if entry.state is not None):
+                place = None if row.end_sequence else (row.file, row.line)
+                if place is not None and place != before and row.is_stmt and row.line:
+                    if row.file not in files:
+                        files[row.file] = _line_file(program.header, row.file)
+                    found.append((row.address, files[row.file], row.line))
+                before = place
+    except Exception as error:
+        raise ImageError(f"the guest image's line table cannot be read ({_one_line(error)})") from error
     return found
 
 

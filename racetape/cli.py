@@ -132,7 +132,8 @@ def record(
     from machine import images
     from racetape.progress import ticking
     from recorder import Strategy, prepare
-    from recorder.strategies.script import Script, parse_script
+    from recorder.places import guest_symbols
+    from recorder.strategies.script import Script, parse_choices
 
     if seed and strategy == "default":
         raise UsageError("--seed is for strategies that use chance: the default one makes no random choice")
@@ -142,7 +143,8 @@ def record(
     if script is not None:
         if strategy != "default":
             raise UsageError("--script is a schedule by itself: it goes with no --strategy")
-        planned = Script(parse_script(script.read_text(errors="replace"), prepared.machine.cpus))
+        choices = parse_choices(script.read_text(errors="replace"), prepared.machine.cpus)
+        planned = Script(choices, guest_symbols(prepared.machine, prepared.image))
     with ticking("recording", row.step_max) as tick:
         summary = prepared.record(output, strategy=planned, seed=seed, whole=whole, progress=tick)
     if as_json:

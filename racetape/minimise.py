@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 import numpy as np
@@ -15,12 +15,12 @@ from debugger.progress import progress
 from machine.errors import UsageError
 from recorder.hunt.trial import Trial
 from recorder.minimise import RUNS_MAX, Minimiser, script_records
+from recorder.places import guest_symbols
 from recorder.record import Prepared, prepare
-from recorder.strategies.script import Script, script_line
+from recorder.strategies.script import Exact, Script, parse_choices
+from recorder.wording import Worded, Wording
 from traces import Tape
-from traces.schema import Op, RecordArray
-
-_COMMENT_COLUMN: Final = 32
+from traces.schema import RecordArray
 
 
 def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int | None) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int | 
     with progress("minimising: run", lambda: runs, runs_max, mark=""):
         minimal = Minimiser(trial, runs_max=runs_max, progress=count).minimise(script_records(records))
     seconds = time.monotonic() - started
-    text = "".join(f"{line}\n" for line in _script(trial, minimal.records))
+    text = _script(trial, minimal.records)
     summary = prepared.record(output, strategy=Script(minimal.records))
     if script is not None:
         script.write_text(text)
@@ -75,18 +75,22 @@ def _prepared(tape: Tape) -> Prepared:
     return prepared
 
 
-def _script(trial: Trial, records: RecordArray) -> list[str]:
-    """Each choice in words, with the place at which its CPU stands behind it."""
-    machine, lines = trial.prepared.machine, []
-    for number, record in enumerate(records, 1):
-        line = script_line(record)
-        if record["op"] == Op.RUN:
-            machine.restore(trial.prepared.at_ready)
-            machine.execute(records[:number].tobytes(), step_max=trial.prepared.step_max)
-            frame = trial.symbols.frames(machine.registers(int(record["cpu"]))["rip"])[0]
-            line = f"{line:<{_COMMENT_COLUMN}}# to {frame.function}" + (f", {frame.place}" if frame.place else "")
-        lines.append(line)
-    return lines
+def _script(trial: Trial, records: RecordArray) -> str:
+    """The choices in words; by names and places where these lead to the same schedule, which is tried."""
+    prepared = trial.prepared
+    symbols = guest_symbols(prepared.machine, prepared.image)
+    words = Wording(prepared.machine, prepared.at_ready, symbols).words(records)
+    exact = trial.run(Script(records), 0)
+    text = _text(words)
+    again = trial.run(Script(parse_choices(text, prepared.machine.cpus), symbols), 0)
+    if (again.steps, again.state_hash) == (exact.steps, exact.state_hash):
+        return text
+    rows = zip(records, words, strict=True)
+    return _text([Worded((Exact(tuple(record.tolist())),), row.place) for record, row in rows])
+
+
+def _text(words: list[Worded]) -> str:
+    return "".join(f"{row}\n" for row in words)
 
 
 def print_report(answer: dict[str, Any]) -> None:

@@ -49,6 +49,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fix-fc280fe87144": ("-DCONFIG_FIX_fc280fe87144",),
     "fix-668f9abbd433": ("-DCONFIG_FIX_668f9abbd433",),
     "fix-d52605d7cb30": ("-DCONFIG_FIX_d52605d7cb30",),
+    "fix-b5740f4b2cb3": ("-DCONFIG_FIX_b5740f4b2cb3",),
+    "seed-no-mb": ("-DCONFIG_FIX_b5740f4b2cb3", "-DCONFIG_SEED_NO_MB"),
     "fixed": ("-DCONFIG_FIXED",),
 }
 

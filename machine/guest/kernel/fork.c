@@ -23,6 +23,8 @@ static int last_pid;
 
 extern const char ret_from_fork[];
 
+bool exit_unguarded;
+
 struct mm_struct *mm_alloc(void)
 {
 	struct mm_struct *mm = kmem_cache_zalloc(&mm_cache);
@@ -151,6 +153,14 @@ void do_exit(void)
 	exit_mm();
 	trace_task_exit(current);
 	preempt_disable();
+	/*
+	 * Who found us asleep may be about to say that we run, though we have seen by ourselves why and gone on: let it, or it
+	 * would overwrite TASK_DEAD (b5740f4b2cb3, 3.3).
+	 */
+#ifndef CONFIG_FIX_b5740f4b2cb3
+	if (!exit_unguarded)
+#endif
+		task_rq_unlock_wait(current);
 	current->state = TASK_DEAD;
 	schedule();
 	BUG();

@@ -245,6 +245,17 @@ int wake_up_process(struct task_struct *task)
 	return success;
 }
 
+#ifdef CONFIG_SMP
+/* Whoever was waking `task` has done so, and whoever does from now on sees what we had set its state to. */
+void task_rq_unlock_wait(struct task_struct *task)
+{
+#ifndef CONFIG_SEED_NO_MB
+	smp_mb();
+#endif
+	spin_unlock_wait(&cpu_rq(task->cpu)->lock);
+}
+#endif
+
 void wake_up_new_task(struct task_struct *task)
 {
 	struct rq *rq = cpu_rq(task->cpu);

@@ -9,6 +9,7 @@ const struct scenario scenarios[] = {
 	{ "class-flip", scenario_class_flip },
 	{ "compound-publish", scenario_compound_publish },
 	{ "dirty-bit", scenario_dirty_bit },
+	{ "exit-race", scenario_exit_race },
 	{ "vmstat-lost-update", scenario_vmstat_lost_update },
 	{ "window", scenario_window },
 #endif

@@ -72,6 +72,7 @@ void send_sig(int sig, struct task_struct *task);
 
 struct task_struct *do_fork(const char *name, int cpu, unsigned clone_flags, void (*entry)(void *), void *argument);
 void do_exit(void) __attribute__((noreturn));
+extern bool exit_unguarded;	/* do_exit() as in 2.6.39, for the scenario that is about it */
 void wait_for_exit(struct task_struct *task);
 void put_task(struct task_struct *task);
 
@@ -107,10 +108,13 @@ static inline void clear_tsk_need_resched(struct task_struct *task)
 }
 
 #ifdef CONFIG_SMP
+void task_rq_unlock_wait(struct task_struct *task);
 void smp_send_reschedule(int cpu);
 void smp_boot_cpus(unsigned count);
 unsigned num_online_cpus(void);
 #else
+/* Wake-ups run with interrupts off: nobody sees one half done. */
+#define task_rq_unlock_wait(task) barrier()
 #define num_online_cpus() 1u
 #endif
 

@@ -96,9 +96,11 @@ static __always_inline void spin_unlock_irq(spinlock_t *lock)
 #ifdef CONFIG_SMP
 #define spin_is_locked(lock) arch_spin_is_locked(&(lock)->raw_lock)
 #define spin_is_contended(lock) arch_spin_is_contended(&(lock)->raw_lock)
+#define spin_unlock_wait(lock) arch_spin_unlock_wait(&(lock)->raw_lock)
 #else
 #define spin_is_locked(lock) ((void)(lock), 0)
 #define spin_is_contended(lock) ((void)(lock), 0)
+#define spin_unlock_wait(lock) do { barrier(); (void)(lock); } while (0)
 #endif
 
 #endif

@@ -19,6 +19,7 @@ void scenario_thp_pressure(void);
 void scenario_class_flip(void);
 void scenario_compound_publish(void);
 void scenario_dirty_bit(void);
+void scenario_exit_race(void);
 void scenario_vmstat_lost_update(void);
 void scenario_window(void);
 

@@ -52,6 +52,12 @@ static __always_inline bool arch_spin_is_contended(arch_spinlock_t *lock)
 
 	return (u8)((now >> 8) - now) > 1;
 }
+
+static __always_inline void arch_spin_unlock_wait(arch_spinlock_t *lock)
+{
+	while (arch_spin_is_locked(lock))
+		cpu_relax();
+}
 #endif
 
 #endif

@@ -98,6 +98,7 @@ class Scripted:
 
     name = "scripted"
     exact = False
+    visible = False
 
     def new_run(self, machine: Machine, seed: int) -> None:
         self._batches = [plan((RUN, 0, 6, HOLD), (DRAIN, 0, 1), (RUN, 1, 9), (RUN, 0, 100), (RUN, 1, 100)), auto()]

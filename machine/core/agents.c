@@ -219,7 +219,7 @@ static void take_drain(struct cpu *c)
 {
 	struct machine *m = c->machine;
 	const struct store_entry *e = store_buffer_entry(c, 0);
-	m->watch.notes[m->watch.count++] = (struct visible_note){e->phys, e->size, true, false};
+	m->watch.notes[m->watch.count++] = (struct visible_note){.phys = e->phys, .size = e->size, .writes = true};
 	step_drain(c);
 	if (m->agents.cpu[c->number].at == AT_BUFFER)
 		m->agents.cpu[c->number].at = AT_UNKNOWN;

@@ -164,9 +164,15 @@ static enum stop stand(struct explorer *e)
 
 /* --- dependence --- */
 
+/* Whether the steps that touched these must keep their order, if they are of different CPUs and next to each other. A load
+ * that is forwarded looks at no memory. */
 static bool touches_conflict(const struct touch *a, const struct touch *b)
 {
-	return notes_conflict(a->notes, a->count, b->notes, b->count);
+	for (uint32_t i = 0; i < a->count; i++)
+		for (uint32_t j = 0; j < b->count; j++)
+			if (!a->notes[i].forwarded && !b->notes[j].forwarded && notes_conflict(&a->notes[i], 1, &b->notes[j], 1))
+				return true;
+	return false;
 }
 
 /* Stores to shared words in the buffer of CPU `number`. */
@@ -288,16 +294,55 @@ static void reverse(struct explorer *e, uint32_t first, uint32_t last)
 	f->backtrack |= able & f->enabled ? bit((uint32_t)__builtin_ctz(able & f->enabled)) : f->enabled;
 }
 
+/* Whether the store from which the load `note` of CPU `number` in frame `after` was forwarded has drained before frame `before`. */
+static bool drained_between(const struct explorer *e, uint32_t number, const struct visible_note *note, uint32_t after, uint32_t before)
+{
+	uint32_t left = note->forwarded;
+	for (uint32_t i = after + 1; i < before && left; i++)
+		left -= e->frames[i].agent == AGENT_DRAIN + number;
+	return !left;
+}
+
+/* Whether the step of frame `last` depends on that of frame `first`, which is of another CPU. `masked`, bits of its notes:
+ * between the two its own CPU has drained a store there, which is what it has read.
+ *
+ * A CPU's loads and drains do not race: a load of what its buffer holds is as good as one right behind the drain. So a load that
+ * was forwarded depends on nothing before it, and others depend on it once that store has drained. */
+static bool depends(const struct explorer *e, uint32_t first, uint32_t last, uint32_t masked)
+{
+	const struct frame *g = &e->frames[first], *f = &e->frames[last];
+	for (uint32_t j = 0; j < f->touch.count; j++) {
+		const struct visible_note *later = &f->touch.notes[j];
+		if (later->forwarded || masked >> j & 1)
+			continue;
+		for (uint32_t i = 0; i < g->touch.count; i++) {
+			const struct visible_note *earlier = &g->touch.notes[i];
+			if (notes_conflict(earlier, 1, later, 1) &&
+			    (!earlier->forwarded || drained_between(e, g->agent % CPU_MAX, earlier, first, last)))
+				return true;
+		}
+	}
+	return false;
+}
+
 /* The newest step: its clock, and the races it ends. */
 static void race_all(struct explorer *e)
 {
 	uint32_t end = e->depth - 1;
 	struct frame *f = &e->frames[end];
-	uint32_t clock[ACTORS], racing[64], count = 0;
+	uint32_t clock[ACTORS], racing[64], count = 0, masked = 0;
 	clock_begin(e, end, clock);
 	for (uint32_t i = end; i--;) {
 		const struct frame *g = &e->frames[i];
-		if (g->agent == f->agent || clock[g->agent] >= g->number || !touches_conflict(&g->touch, &f->touch))
+		if (g->agent % CPU_MAX == f->agent % CPU_MAX) {
+			for (uint32_t j = 0; f->agent < AGENT_DRAIN && g->agent >= AGENT_DRAIN && j < f->touch.count; j++) {
+				const struct visible_note *note = &f->touch.notes[j], *drain = &g->touch.notes[0];
+				bool covers = drain->phys <= note->phys && note->phys + note->size <= drain->phys + drain->size;
+				masked |= (uint32_t)(covers && !note->writes) << j;
+			}
+			continue;
+		}
+		if (clock[g->agent] >= g->number || !depends(e, i, end, masked))
 			continue;
 		if (count < sizeof(racing) / sizeof(racing[0]))
 			racing[count++] = i;
@@ -432,10 +477,15 @@ static bool frame_open(struct explorer *e)
 			return true;
 		for (uint32_t rest = (before->sleep | before->done) & ~bit(before->agent); rest; rest &= rest - 1) {
 			uint32_t agent = (uint32_t)__builtin_ctz(rest);
-			if (agent >= ACTORS || touches_conflict(&before->asleep[agent], &before->touch))
+			bool own = agent % CPU_MAX == before->agent % CPU_MAX;
+			if (agent >= ACTORS || (!own && touches_conflict(&before->asleep[agent], &before->touch)))
 				continue;
 			f->sleep |= bit(agent);
 			f->asleep[agent] = before->asleep[agent];
+			/* What would have been forwarded is now read from memory, where others may write. */
+			struct touch *touch = &f->asleep[agent];
+			for (uint32_t i = 0; own && before->agent >= AGENT_DRAIN && i < touch->count; i++)
+				touch->notes[i].forwarded -= touch->notes[i].forwarded > 0;
 		}
 		return true;
 	}

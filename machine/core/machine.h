@@ -438,6 +438,8 @@ struct visible_note {
 	uint64_t phys, size;
 	bool writes; /* others see it change */
 	bool locked;
+	/* A load, all of it from the CPU's own store buffer: so many stores to shared words have to drain until its own has; else 0. */
+	uint32_t forwarded;
 };
 
 /* A set of shared words. */

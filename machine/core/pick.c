@@ -101,7 +101,7 @@ static void race(struct machine *m, uint32_t taken)
 		if (!c->s.store_count)
 			continue;
 		const struct store_entry *e = store_buffer_entry(c, 0);
-		struct visible_note note = {e->phys, e->size, true, false};
+		struct visible_note note = {.phys = e->phys, .size = e->size, .writes = true};
 		if (notes_conflict(m->watch.notes, m->watch.count, &note, 1))
 			p->drawn &= ~(1u << (AGENT_DRAIN + i));
 	}

@@ -6,6 +6,7 @@
 #include "access.h"
 #include "classes.h"
 #include "memory.h"
+#include "store_buffer.h"
 
 enum { WORD_SHIFT = 2, PAGE_WORDS = PAGE_SIZE >> WORD_SHIFT };
 
@@ -63,20 +64,34 @@ bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size)
 	return false;
 }
 
-static bool meet(struct watch *w, uint64_t phys, uint32_t size, bool writes, bool locked, bool asks)
+static bool meet(struct watch *w, struct visible_note note, bool asks)
 {
 	/* What is touched beyond the room is not forgotten: the last note grows to hold it, which errs on the safe side. */
 	if (w->count < VISIBLE_NOTES_MAX) {
-		w->notes[w->count++] = (struct visible_note){phys, size, writes, locked};
+		w->notes[w->count++] = note;
 	} else {
 		struct visible_note *last = &w->notes[VISIBLE_NOTES_MAX - 1];
-		uint64_t end = phys + size > last->phys + last->size ? phys + size : last->phys + last->size;
-		last->phys = phys < last->phys ? phys : last->phys;
+		uint64_t end = note.phys + note.size > last->phys + last->size ? note.phys + note.size : last->phys + last->size;
+		last->phys = note.phys < last->phys ? note.phys : last->phys;
 		last->size = end - last->phys;
-		last->writes |= writes;
-		last->locked &= locked;
+		last->writes |= note.writes;
+		last->locked &= note.locked;
+		last->forwarded = 0;
 	}
 	return asks;
+}
+
+/* See struct visible_note. What several stores make up together is taken for a load from memory. */
+static uint32_t forwarded_from(const struct cpu *c, uint64_t phys, uint32_t size)
+{
+	uint32_t ahead = 0, found = 0;
+	for (uint32_t i = 0; i < c->s.store_count; i++) {
+		const struct store_entry *e = store_buffer_entry(c, i);
+		ahead += visible_contains(c->machine, e->phys, e->size);
+		if (e->phys < phys + size && phys < e->phys + e->size)
+			found = e->phys <= phys && phys + size <= e->phys + e->size ? ahead : 0;
+	}
+	return found;
 }
 
 bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, uint32_t info)
@@ -86,15 +101,22 @@ bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, ui
 	if (likely(!w->set))
 		return false;
 	bool asks = w->asks && !(info & EVENT_IMPLICIT); /* descriptors and frames belong to what the CPU does with them */
-	if (!memory_contains(&m->memory, phys, size))
-		return meet(w, phys, size, true, false, asks); /* a device: other CPUs may be told something */
-	return visible_contains(m, phys, size) && meet(w, phys, size, writes, info & EVENT_LOCKED, asks);
+	struct visible_note note = {.phys = phys, .size = size, .writes = writes, .locked = info & EVENT_LOCKED};
+	if (!memory_contains(&m->memory, phys, size)) {
+		note.writes = true; /* a device: other CPUs may be told something */
+		return meet(w, note, asks);
+	}
+	if (!visible_contains(m, phys, size))
+		return false;
+	if (!writes && c->s.store_count)
+		note.forwarded = forwarded_from(c, phys, size);
+	return meet(w, note, asks);
 }
 
 bool visible_port(struct cpu *c, uint32_t port)
 {
 	struct watch *w = &c->machine->watch;
-	return unlikely(w->set) && meet(w, VISIBLE_PORT | port, 1, true, false, w->asks);
+	return unlikely(w->set) && meet(w, (struct visible_note){.phys = VISIBLE_PORT | port, .size = 1, .writes = true}, w->asks);
 }
 
 void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_t size)

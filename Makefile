@@ -66,6 +66,7 @@ fuzz:
 
 bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.hunting
 
 clean:
 	rm -rf $(VENV) build *.egg-info machine/*.so traces/*.so machine/built

@@ -68,6 +68,10 @@ class Systematic:
         bound: deviations at most; None: as many as the budget allows.
         ticks: timer ticks at most; None: as many as deviations on one CPU, else none.
         checks: what else fails a run than its ending.
+    Attributes:
+        exhausted: whether there are no more runs.
+        explorer: the core's search, while there is one.
+        made: the failing runs by number.
     Raises UsageError.
     """
 
@@ -94,7 +98,7 @@ class Systematic:
         self._levels_done = -1
         self._visible_steps = self._given_up = 0
         self._news = False
-        self._explorer: _core.Explorer | None = None
+        self.explorer: _core.Explorer | None = None
 
     def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:
         """Make the next `count` runs, the first of which is number `first`; fewer if there are no more of them."""
@@ -122,8 +126,8 @@ class Systematic:
             held=self.prepared.machine.cpus > 1,
             ticks=self._ticks_of(self._levels_done),
             visible_steps=self._visible_steps,
-            given_up=self._given_up + (self._explorer.blocked if self._explorer is not None else 0),
-            cut=self._cut or (self._explorer.cut if self._explorer is not None else ""),
+            given_up=self._given_up + (self.explorer.blocked if self.explorer is not None else 0),
+            cut=self._cut or (self.explorer.cut if self.explorer is not None else ""),
         )
 
     def _ticks_of(self, level: int) -> int:
@@ -134,12 +138,12 @@ class Systematic:
     def _next(self, tally: Tally) -> str | None:
         """Make a run; why it ended. None: it was made before, or there is none left on this level."""
         machine = self.prepared.machine
-        if self._explorer is None:
+        if self.explorer is None:
             machine.restore(self.prepared.at_ready)
             machine.stop_at_trace = 0
             machine.choices_enabled = False
             self._news = False
-            self._explorer = _core.Explorer(
+            self.explorer = _core.Explorer(
                 machine,
                 bounded=self.strategy == BOUNDED,
                 tasks=self._tasks,
@@ -149,7 +153,7 @@ class Systematic:
                 frames_max=FRAMES_MAX,
                 step_max=self.prepared.step_max,
             )
-        explorer = self._explorer
+        explorer = self.explorer
         machine.console_take()
         stop = explorer.next()
         if stop is None:
@@ -166,7 +170,7 @@ class Systematic:
     def _end_level(self, explorer: _core.Explorer) -> None:
         self._cut = self._cut or explorer.cut
         self._given_up += explorer.blocked
-        self._explorer = None
+        self.explorer = None
         if self.strategy == BOUNDED:
             self._levels_done = self._level
             self._level += 1
@@ -190,9 +194,9 @@ class Systematic:
     def _again(self, stop: str) -> Made:
         """The choices of the last run, all from `ready` on."""
         machine = self.prepared.machine
-        assert self._explorer is not None
+        assert self.explorer is not None
         session = Session(machine, None, step_max=self.prepared.step_max, tap=False)
-        self._explorer.repeat()
+        self.explorer.repeat()
         choices = records_of(machine.choices_take())
         end = Stretch(choices, machine.step, machine.state_hash())
         machine.choices_enabled = False

@@ -39,6 +39,7 @@ class Reduction:
     cut: why states may be missing, "" if none can be.
     schedules: how many were made; blocked: how many more were begun and given up, since they would have been of a class
         that was made.
+    start: the machine at the start of the test.
     """
 
     engine: Engine
@@ -46,7 +47,7 @@ class Reduction:
     cut: str
     schedules: int
     blocked: int
-    _start: _core.Snapshot = field(repr=False)
+    start: _core.Snapshot = field(repr=False)
     _paths: dict[int, bytes] = field(repr=False)
 
     @property
@@ -61,14 +62,14 @@ class Reduction:
         The plan is for the machine as it stands at the start of the test.
         """
         machine = self.engine.machine
-        machine.restore(self._start)
+        machine.restore(self.start)
         machine.choices_enabled = True
         machine.choices_take()
         path = b"".join(record(_core.STEP, 0, 1, agent) for agent in (*self._paths[node], _NOBODY))
         machine.execute(path)
         choices = np.frombuffer(machine.choices_take(), _CHOICE)
         machine.choices_enabled = False
-        machine.restore(self._start)
+        machine.restore(self.start)
         steps: list[Step] = []
         plan = b""
         for op, cpu, flags, _, count in choices.tolist():

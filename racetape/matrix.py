@@ -11,9 +11,9 @@ from debugger.progress import progress
 from machine import images
 from machine.errors import UsageError
 from racetape.hunt import CONFIDENCE, bound_of
-from recorder.hunt import Hunt, Verdict, hunt
+from recorder.hunt import Hunt, hunt
 
-__all__ = ["print_matrix", "run_matrix"]
+__all__ = ["print_matrix", "run_cell", "run_matrix"]
 
 
 def run_matrix(what: Hunt, variants: tuple[str, ...], configurations: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -35,14 +35,15 @@ def run_matrix(what: Hunt, variants: tuple[str, ...], configurations: tuple[str,
     out: list[dict[str, Any]] = []
     with progress("hunting: cell", lambda: len(out), len(cells), mark=""):
         for variant, configuration in cells:
-            verdict = hunt(replace(what, variant=variant, configuration=configuration))
-            if verdict.interrupted:
-                raise KeyboardInterrupt
-            out.append(_cell(variant, configuration, verdict))
+            out.append(run_cell(what, variant, configuration))
     return out
 
 
-def _cell(variant: str, configuration: str, verdict: Verdict) -> dict[str, Any]:
+def run_cell(what: Hunt, variant: str, configuration: str) -> dict[str, Any]:
+    """One cell. Raises KeyboardInterrupt."""
+    verdict = hunt(replace(what, variant=variant, configuration=configuration))
+    if verdict.interrupted:
+        raise KeyboardInterrupt
     found = verdict.found[0] if verdict.found else None
     return {
         "scenario": verdict.hunt.scenario,

@@ -8,6 +8,7 @@ import pytest
 
 from machine import images
 from racetape.cli import main
+from racetape.seed_matrix import print_seed_matrix
 
 CONFIGURATIONS = ["up-2level", "smp2-pae", "smp4-x86_64"]
 FIX = "fix-7454f4ba40b4"
@@ -83,3 +84,18 @@ def test_the_barrier_changes_nothing_in_any_schedule_of_the_bound(capsys: pytest
     out = capsys.readouterr().out
     assert "clean in all 4" in out
     assert "one of each class of equivalent schedules" in out
+
+
+def test_the_hypotheses_of_june_2011_are_settled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["matrix", "seed", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["true"] for row in rows] == [False, False, False, True]
+    for row in rows:
+        clean = [cell for cell in row["cells"] if cell["result"] == "exhausted"]
+        assert clean or "barrier" in row["hypothesis"]
+        assert all(cell["bound"]["deviations"] >= 1 and not cell["bound"]["cut"] for cell in clean)
+        assert any(cell["result"] == "failed" for cell in row["cells"])
+    print_seed_matrix(rows)
+    out = capsys.readouterr().out
+    assert "no   a write barrier is missing" in out
+    assert "yes  compaction's scanner walks into the next zone" in out

@@ -208,7 +208,10 @@ uint32_t agents_ticks(const struct machine *m)
 
 static void take_interrupt(struct cpu *c, int vector)
 {
-	struct agent_cpu *a = &c->machine->agents.cpu[c->number];
+	struct machine *m = c->machine;
+	struct agent_cpu *a = &m->agents.cpu[c->number];
+	/* Whether it merges with one that is sent, and when it was pending, depends on the order. */
+	m->watch.notes[m->watch.count++] = (struct visible_note){.phys = APIC_BASE + APIC_ICR, .size = 4, .writes = true};
 	step_irq(c, (uint64_t)vector);
 	spin_reset(a);
 	a->at = AT_UNKNOWN;
@@ -218,8 +221,6 @@ static void take_interrupt(struct cpu *c, int vector)
 static void take_drain(struct cpu *c)
 {
 	struct machine *m = c->machine;
-	const struct store_entry *e = store_buffer_entry(c, 0);
-	m->watch.notes[m->watch.count++] = (struct visible_note){.phys = e->phys, .size = e->size, .writes = true};
 	step_drain(c);
 	if (m->agents.cpu[c->number].at == AT_BUFFER)
 		m->agents.cpu[c->number].at = AT_UNKNOWN;
@@ -262,7 +263,7 @@ void agents_take(struct machine *m, uint32_t agent)
 	struct cpu *c = &m->cpus[number];
 	struct agent_cpu *a = &m->agents.cpu[number];
 	bool same = false;
-	m->watch.count = 0;
+	m->watch.count = m->watch.drained = 0;
 	switch (agent - number) {
 	case AGENT_CPU: same = take_step(c); break;
 	case AGENT_DRAIN: take_drain(c); break;

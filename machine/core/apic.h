@@ -5,6 +5,8 @@
 
 #include "machine.h"
 
+enum { APIC_ICR = 0x300 }; /* interrupt command register: who writes it sends an interrupt */
+
 /* Device accesses at physical addresses; all ones, or nothing, where no APIC register answers. */
 void apic_read(struct cpu *c, uint64_t phys, uint32_t size, uint64_t *ret);
 void apic_write(struct cpu *c, uint64_t phys, uint32_t size, uint64_t value);

@@ -38,16 +38,13 @@ void classes_start(struct machine *m)
 static struct class_word *find(struct classes *s, uint64_t word)
 {
 	uint64_t at = mix(word);
-	for (uint32_t i = 0; i < PROBES_MAX; i++, at++) {
+	for (uint32_t i = 1;; i++, at++) {
 		struct class_word *row = &s->words[at & (WORDS - 1)];
-		if (row->run != s->run) {
+		if (row->run != s->run)
 			*row = (struct class_word){.word = word, .run = s->run};
-			return row;
-		}
-		if (row->word == word)
+		if (row->word == word || i == PROBES_MAX)
 			return row;
 	}
-	return &s->words[at & (WORDS - 1)];
 }
 
 static void meet_pair(struct classes *s, uint64_t before, uint64_t pc)
@@ -65,10 +62,16 @@ void classes_step(struct machine *m, uint32_t agent, uint64_t pc, struct class_u
 	struct class_word *rows[CLASS_ROWS_MAX];
 	bool writes[CLASS_ROWS_MAX];
 	uint32_t count = 0;
+	if (agent >= AGENT_INTERRUPT)
+		hash += mix(m->cpus[number].s.retired + 1); /* where it comes among local instructions */
 	for (uint32_t i = 0; i < m->watch.count; i++) {
 		const struct visible_note *note = &m->watch.notes[i];
 		uint64_t first = note->phys >> WORD_SHIFT, last = (note->phys + note->size - 1) >> WORD_SHIFT;
-		for (uint64_t word = first; word <= last && count < CLASS_ROWS_MAX; word++) {
+		for (uint64_t word = first; word <= last; word++) {
+			if (count == CLASS_ROWS_MAX) { /* it touches more: then its place among all steps counts */
+				hash += s->hash * 11;
+				break;
+			}
 			struct class_word *row = rows[count] = find(s, word);
 			writes[count++] = note->writes;
 			hash += row->written * 5 + (note->writes ? row->read * 7 : 0);

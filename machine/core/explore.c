@@ -34,6 +34,7 @@ struct frame {
 	uint32_t number;	  /* of the step among its agent's, from 1 */
 	uint32_t clock[ACTORS];	  /* the step's vector clock: steps of each agent that happen before it, or are it */
 	uint32_t enqueued[CPU_MAX]; /* of CPU n: buffered visible stores; what the step added is not in it */
+	uint32_t drained;	  /* visible stores that the step took out of its CPU's buffer */
 	struct touch touch;
 	struct touch asleep[ACTORS]; /* of agents in `sleep` or `done` */
 	struct class_undo undo;	  /* of the step */
@@ -125,10 +126,11 @@ const struct explore_counts *explorer_counts(const struct explorer *e)
 	return &e->counts;
 }
 
-void explorer_path(const struct explorer *e, uint8_t *agents)
+uint32_t explorer_path(const struct explorer *e, uint8_t *agents)
 {
-	for (uint32_t i = 0; i < e->depth; i++)
+	for (uint32_t i = 0; agents && i < e->depth; i++)
 		agents[i] = e->frames[i].agent;
+	return e->depth;
 }
 
 static void resume(struct explorer *e, const struct resume *at)
@@ -212,8 +214,8 @@ static const struct frame *maker(const struct explorer *e, uint32_t number, uint
 	for (uint32_t i = end; i--;) {
 		const struct frame *f = &e->frames[i];
 		uint32_t before = f->enqueued[number], after = e->frames[i + 1].enqueued[number];
-		if (f->agent == AGENT_DRAIN + number)
-			after++; /* it took one away */
+		if (f->agent % CPU_MAX == number)
+			after += f->drained;
 		uint32_t made = after > before ? after - before : 0;
 		if (made >= left)
 			return f->agent == number ? f : NULL;
@@ -428,7 +430,7 @@ static bool seen_before(struct explorer *e, const struct frame *f)
 	uint64_t key = e->m->classes.hash ^ order * UINT64_C(0x9e3779b97f4a7c15);
 	key = (key ^ key >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
 	key = (key ^ key >> 32) << 8;
-	if (!seen_room(s))
+	if (f->deviations >= UINT8_MAX || !seen_room(s)) /* no room for the number in a row */
 		return false;
 	uint64_t mask = (UINT64_C(1) << s->log2) - 1, row;
 	for (uint64_t at = key >> 8; (row = s->rows[at & mask]); at++) {
@@ -508,6 +510,7 @@ static void frame_take(struct explorer *e, uint32_t agent)
 	agents_take(m, agent);
 	if (e->options.mode == EXPLORE_BOUNDED)
 		classes_step(m, agent, agent < AGENT_DRAIN ? m->cpus[agent].pc : 0, &f->undo);
+	f->drained = m->watch.drained;
 	f->touch.count = m->watch.count;
 	memcpy(f->touch.notes, m->watch.notes, sizeof(f->touch.notes));
 	f->backtrack |= bit(agent);

@@ -62,7 +62,7 @@ struct explore_counts {
 };
 
 const struct explore_counts *explorer_counts(const struct explorer *e);
-/* Agents of the last run's visible steps, `depth` of them. */
-void explorer_path(const struct explorer *e, uint8_t *agents);
+/* Agents of the last run's visible steps, unless `agents` is NULL; how many there are, none once there are no more runs. */
+uint32_t explorer_path(const struct explorer *e, uint8_t *agents);
 
 #endif

@@ -181,6 +181,7 @@ static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source 
 	if (wide)
 		stack.pointer &= ~UINT64_C(15);
 	TRY(segment_check_target(c, &code, gate.offset));
+	c->machine->watch.asks = false; /* from here on it is not stopped in its midst, either */
 	TRY(push_frame(c, &stack, words, count, wide ? 8 : gate.narrow ? 2 : 4));
 	TRY(descriptor_mark_accessed(c, gate.selector, descriptor));
 

@@ -456,9 +456,11 @@ enum shared_scope {
 
 struct watch {
 	struct shared sets[SHARED_COUNT];
+	uint64_t changes[SHARED_COUNT]; /* how often a set was replaced */
 	const struct shared *set; /* in force while agents choose; NULL: shared words are not told from others */
 	bool asks;	/* a run stops before an instruction that touches one */
 	uint32_t count;
+	uint32_t drained; /* stores to shared words, while notes are taken */
 	uint32_t undo_count;
 	uint64_t undo_step; /* of the instruction whose look-ups are in `undo` */
 	struct visible_undo undo[VISIBLE_UNDO_MAX];

@@ -144,18 +144,21 @@ static uint64_t walk_frame(const struct walk *w)
 	return w->entry[w->level] & PHYSICAL_FRAME & ~((UINT64_C(1) << w->shift) - 1);
 }
 
-/* One locked update that sets `bits` in an entry, if they are still clear (SDM 4.8). */
-static void entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_t level, uint64_t bits)
+/* One locked update that sets `bits` in an entry, if they are still clear (SDM 4.8). False if the run has to stop before. */
+static bool entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_t level, uint64_t bits, bool fetch)
 {
 	struct machine *m = c->machine;
 	uint64_t phys = w->phys[level];
 	uint32_t size = w->paging.entry_size;
 	if ((w->entry[level] & bits) == bits || !memory_contains(&m->memory, phys, size))
-		return;
+		return true;
 	/* The update is locked. If the entry's latest value is still in the own buffer, that must reach memory first:
 	 * see docs/decisions/0003-walker-updates.md. */
-	if (store_buffer_overlaps(c, phys, size))
+	if (store_buffer_overlaps(c, phys, size)) {
+		if (visible_flush(c, fetch))
+			return false;
 		store_buffer_drain_all(c);
+	}
 	visible_access(c, phys, size, true, EVENT_IMPLICIT);
 	visible_save(c, NULL, phys, size);
 	w->entry[level] |= bits;
@@ -165,6 +168,7 @@ static void entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_
 	for (uint32_t other = 1; other <= w->paging.level_max; other++)
 		if (w->phys[other] == phys)
 			w->entry[other] = w->entry[level];
+	return true;
 }
 
 /* Walks, checks, sets accessed and dirty bits, and caches the translation. */
@@ -182,9 +186,12 @@ static enum status walk_and_fill(struct cpu *c, uint64_t addr, enum access_kind 
 		page_fault(c, addr, kind, user, PF_PRESENT);
 		return STATUS_FAULT;
 	}
+	bool fetch = kind == ACCESS_FETCH;
 	for (uint32_t level = w.paging.level_max; level > w.level; level--)
-		entry_set_bits(c, addr, &w, level, PTE_A);
-	entry_set_bits(c, addr, &w, w.level, PTE_A | (kind == ACCESS_WRITE ? PTE_D : 0));
+		if (!entry_set_bits(c, addr, &w, level, PTE_A, fetch))
+			return STATUS_VISIBLE;
+	if (!entry_set_bits(c, addr, &w, w.level, PTE_A | (kind == ACCESS_WRITE ? PTE_D : 0), fetch))
+		return STATUS_VISIBLE;
 	w.flags |= w.entry[w.level] & (PTE_A | PTE_D);
 	if (!(c->s.cr4 & CR4_PGE))
 		w.flags &= ~(uint64_t)PTE_G;

@@ -14,6 +14,16 @@ static bool busy(PyObject *self)
 	return true;
 }
 
+/* What was found out holds for the same shared words only. */
+static bool usable(const struct explorer_object *object)
+{
+	const struct machine *m = object->owner->machine;
+	if (!m->tap.on && m->watch.changes[object->scope] == object->changes)
+		return true;
+	PyErr_SetString(PyExc_ValueError, "a search needs the shared words as they were, and the tap off");
+	return false;
+}
+
 static PyObject *explorer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = {"machine", "bounded", "tasks", "eager", "bound", "ticks", "frames_max", "step_max", NULL};
@@ -42,6 +52,7 @@ static PyObject *explorer_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 	Py_INCREF(machine);
 	object->owner = (struct machine_object *)machine;
 	object->scope = scope;
+	object->changes = m->watch.changes[scope];
 	struct explore_options options = {
 		.mode = bounded ? EXPLORE_BOUNDED : EXPLORE_DPOR,
 		.scope = scope,
@@ -73,10 +84,8 @@ static PyObject *explorer_next_py(PyObject *self, PyObject *unused)
 	struct explorer_object *object = explorer_object_of(self);
 	if (busy(self))
 		return NULL;
-	if (object->owner->machine->tap.on || !object->owner->machine->watch.sets[object->scope].words) {
-		PyErr_SetString(PyExc_ValueError, "a search needs to know the shared words, and the tap off");
+	if (!usable(object))
 		return NULL;
-	}
 	enum stop stop = STOP_plan;
 	enum explore_result result;
 	object->owner->executing = true;
@@ -96,7 +105,7 @@ static PyObject *explorer_next_py(PyObject *self, PyObject *unused)
 static PyObject *explorer_repeat_py(PyObject *self, PyObject *unused)
 {
 	(void)unused;
-	if (busy(self))
+	if (busy(self) || !usable(explorer_object_of(self)))
 		return NULL;
 	return PyUnicode_FromString(stop_names[explorer_repeat(explorer_object_of(self)->explorer)]);
 }
@@ -104,8 +113,10 @@ static PyObject *explorer_repeat_py(PyObject *self, PyObject *unused)
 static PyObject *explorer_path_py(PyObject *self, PyObject *unused)
 {
 	(void)unused;
+	if (busy(self))
+		return NULL;
 	const struct explorer *e = explorer_object_of(self)->explorer;
-	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)explorer_counts(e)->depth);
+	PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)explorer_path(e, NULL));
 	if (bytes)
 		explorer_path(e, (uint8_t *)PyBytes_AsString(bytes));
 	return bytes;

@@ -48,6 +48,7 @@ struct explorer_object {
 	struct machine_object *owner;
 	struct explorer *explorer;
 	enum shared_scope scope;
+	uint64_t changes; /* of the set of shared words that it goes by */
 };
 
 extern PyType_Spec column_spec, snapshot_spec, machine_spec, explorer_spec;

@@ -1,5 +1,7 @@
 #include "store_buffer.h"
 
+#include "visible.h"
+
 void store_buffer_compact(struct cpu *c)
 {
 	uint32_t count = c->s.store_count;
@@ -95,6 +97,7 @@ void store_buffer_drain_one(struct cpu *c)
 	if (m->tap.on)
 		tap_append(m, c->number, m->step, entry->pc, EVENT_drain, entry->addr, entry->phys, entry->value,
 			   (uint32_t)entry->size, 0);
+	visible_drain(m, entry);
 	if (!c->ahead)
 		memory_write_small(m, entry->phys, entry->value, (uint32_t)entry->size);
 	c->store_first++;

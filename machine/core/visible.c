@@ -33,6 +33,7 @@ bool visible_set(struct machine *m, enum shared_scope scope, const uint8_t *word
 {
 	struct shared *s = &m->watch.sets[scope];
 	visible_switch(m, NULL);
+	m->watch.changes[scope]++;
 	free(s->words);
 	free(s->pages);
 	*s = (struct shared){0};
@@ -111,6 +112,29 @@ bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, ui
 	if (!writes && c->s.store_count)
 		note.forwarded = forwarded_from(c, phys, size);
 	return meet(w, note, asks);
+}
+
+bool visible_flush(struct cpu *c, bool fetch)
+{
+	struct machine *m = c->machine;
+	if (likely(!m->watch.asks))
+		return false;
+	if (!fetch) {
+		const struct store_entry *e = store_buffer_entry(c, 0);
+		return meet(&m->watch, (struct visible_note){.phys = e->phys, .size = e->size, .writes = true}, true);
+	}
+	m->watch.asks = false;
+	m->run_end = m->step + 1;
+	return false;
+}
+
+void visible_drain(struct machine *m, const struct store_entry *entry)
+{
+	struct watch *w = &m->watch;
+	if (likely(!w->set) || w->asks || !visible_contains(m, entry->phys, entry->size))
+		return;
+	meet(w, (struct visible_note){.phys = entry->phys, .size = entry->size, .writes = true}, false);
+	w->drained++;
 }
 
 bool visible_port(struct cpu *c, uint32_t port)

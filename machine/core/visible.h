@@ -34,6 +34,11 @@ void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_
 /* The run stops before the instruction it was about to execute: takes its look-ups back. */
 void visible_undo(struct cpu *c);
 bool visible_port(struct cpu *c, uint32_t port);
+/* Before a look-up drains the CPU's buffer, which cannot be taken back: true if the run has to stop before it. A fetch goes
+ * on, and its instruction is not asked about: the run ends behind it. */
+bool visible_flush(struct cpu *c, bool fetch);
+/* A held store reaches memory, within whatever step. */
+void visible_drain(struct machine *m, const struct store_entry *entry);
 
 /* Accesses to this page must not be direct. */
 ALWAYS_INLINE bool visible_page(const struct machine *m, uint32_t frame)

@@ -214,3 +214,34 @@ def test_what_is_cut_short_is_said() -> None:
     m = machine("1: incl 0x8000; jmp 1b", "hlt").machine
     endless = _core.Explorer(m, step_max=m.step + 1000)
     assert endless.next() == "steps"
+
+
+@pytest.mark.parametrize("change", ["none", "other", "tap"])
+@pytest.mark.parametrize("what", ["next", "repeat"])
+def test_a_search_ends_when_its_shared_words_or_the_tap_change(change: str, what: str) -> None:
+    m = machine(*STORE_BUFFERING).machine
+    explorer = _core.Explorer(m)
+    assert explorer.next() == "idle"
+    if change == "tap":
+        m.tap = True
+    else:
+        m.watch(None if change == "none" else bytes(m.ram_bytes // 32))
+    with pytest.raises(ValueError, match="shared words as they were"):
+        getattr(explorer, what)()
+
+
+def test_behind_the_last_run_there_is_no_path() -> None:
+    explorer, _ = search(machine(*STORE_BUFFERING))
+    assert explorer.path() == b""
+    assert explorer.next() is None
+
+
+DEVICE = "movl $1, 0x8000; mov 0xfee00020, %ecx; mov 0x8040, %eax; hlt"
+
+
+def test_stores_that_a_device_access_drains_are_seen() -> None:
+    """They reach memory within that step, and not as the store buffer's own."""
+    explorer, found = search(machine(DEVICE, "movl $1, 0x8040; mfence; mov 0x8000, %ebx; hlt"))
+    assert explorer.cut == ""
+    # As with a fence in its place: all but both zeros.
+    assert {(row[0], row[4]) for row in found} == {(0, 1), (1, 0), (1, 1)}

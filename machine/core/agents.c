@@ -133,6 +133,8 @@ static enum stop settle(struct cpu *c, uint64_t step_end)
 		step_hold(c, !m->agents.eager);
 		m->watch.asks = true;
 		m->watch.count = m->watch.undo_count = 0;
+		m->watch.stores_step = UINT64_MAX;
+		m->watch.stopped = false;
 		enum run_end run_end = step_run(c, end, false);
 		m->watch.asks = false;
 		step_hold(c, false);
@@ -140,7 +142,7 @@ static enum stop settle(struct cpu *c, uint64_t step_end)
 		switch (run_end) {
 		case RUN_VISIBLE:
 			a->at = AT_VISIBLE;
-			a->note = m->watch.notes[0];
+			a->note = m->watch.stopped_at;
 			spin_look(c, a);
 			break;
 		case RUN_BLOCKED:

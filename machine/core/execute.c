@@ -188,6 +188,8 @@ static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pa
 			m->step++;
 			status = STATUS_END;
 		} else {
+			if (unlikely(m->watch.asks))
+				visible_save_partial(c);
 			c->trap_armed = flags & FLAG_TF;
 			c->trap_delayed = c->resume_loaded = false;
 			status = run_chain(c);
@@ -202,7 +204,7 @@ static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pa
 			}
 			if (status == STATUS_VISIBLE) {
 				c->watch_hits = 0; /* will be hit again */
-				visible_undo(c);
+				visible_undo(c, step);
 				return RUN_VISIBLE;
 			}
 			if (status == STATUS_FAULT) {

@@ -462,8 +462,13 @@ struct watch {
 	uint32_t count;
 	uint32_t drained; /* stores to shared words, while notes are taken */
 	uint32_t undo_count;
+	uint32_t stores, partial_count;
+	uint64_t stores_step; /* of the instruction before whose stores there were `stores` in its CPU's buffer */
+	uint64_t partial[PARTIAL_MAX];
 	uint64_t undo_step; /* of the instruction whose look-ups are in `undo` */
 	struct visible_undo undo[VISIBLE_UNDO_MAX];
+	bool stopped; /* since last reset, before what `stopped_at` says */
+	struct visible_note stopped_at;
 	struct visible_note notes[VISIBLE_NOTES_MAX]; /* of the instruction before which it stopped, or since last emptied */
 };
 

@@ -2,6 +2,7 @@
 
 #include "access.h"
 #include "operand.h"
+#include "visible.h"
 
 struct segment_register segment_fixed(uint16_t selector, bool code, uint32_t privilege, uint32_t bits)
 {
@@ -125,6 +126,7 @@ enum status segment_check_target(struct cpu *c, const struct segment_register *c
 enum status stack_probe(struct cpu *c, uint32_t size, uint32_t count)
 {
 	uint64_t pointer = c->s.gpr[RSP], addr;
+	visible_save_stores(c);
 	for (uint32_t i = 0; i < count; i++) {
 		pointer = (pointer - size) & stack_mask(c);
 		TRY(linear(c, SS, pointer, size, true, &addr));

@@ -67,6 +67,10 @@ bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size)
 
 static bool meet(struct watch *w, struct visible_note note, bool asks)
 {
+	if (asks && !w->stopped) {
+		w->stopped = true;
+		w->stopped_at = (struct visible_note){phys, size, writes, locked};
+	}
 	/* What is touched beyond the room is not forgotten: the last note grows to hold it, which errs on the safe side. */
 	if (w->count < VISIBLE_NOTES_MAX) {
 		w->notes[w->count++] = note;
@@ -163,10 +167,42 @@ void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_
 		undo->value = bytes_load_any(m->memory.ram + phys, size);
 }
 
-void visible_undo(struct cpu *c)
+void visible_save_stores(struct cpu *c)
+{
+	struct watch *w = &c->machine->watch;
+	w->stores_step = c->machine->step;
+	w->stores = c->s.store_count;
+}
+
+void visible_save_partial(struct cpu *c)
+{
+	struct watch *w = &c->machine->watch;
+	w->partial_count = c->s.partial_count;
+	memcpy(w->partial, c->s.partial, sizeof(w->partial));
+}
+
+static void undo_stores(struct cpu *c)
+{
+	c->s.store_count = c->machine->watch.stores;
+	if (!c->s.store_count) {
+		c->store_first = 0;
+		c->stores_in_code = false;
+	}
+	store_buffer_update_filter(c);
+	cpu_update_fast(c);
+}
+
+void visible_undo(struct cpu *c, uint64_t step)
 {
 	struct machine *m = c->machine;
 	struct watch *w = &m->watch;
+	if (w->stores_step == m->step && c->s.store_count > w->stores)
+		undo_stores(c);
+	partial_forget(c);
+	if (m->step == step && w->partial_count) {
+		memcpy(c->s.partial, w->partial, sizeof(w->partial));
+		c->s.partial_count = w->partial_count;
+	}
 	if (!w->undo_count || w->undo_step != m->step)
 		return;
 	while (w->undo_count) {

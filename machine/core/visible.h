@@ -31,8 +31,12 @@ bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size);
 bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, uint32_t info);
 /* Before a look-up changes a TLB entry or (`entry` NULL) memory: a run that asks takes it back if it then stops. */
 void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_t size);
-/* The run stops before the instruction it was about to execute: takes its look-ups back. */
-void visible_undo(struct cpu *c);
+/* Before the first of several stores of an instruction, which are taken back, too. */
+void visible_save_stores(struct cpu *c);
+/* Before an instruction of which some loads are made: they stay made. */
+void visible_save_partial(struct cpu *c);
+/* The run stops before the instruction it was about to execute, behind `step`: takes back what was done of it. */
+void visible_undo(struct cpu *c, uint64_t step);
 bool visible_port(struct cpu *c, uint32_t port);
 /* Before a look-up drains the CPU's buffer, which cannot be taken back: true if the run has to stop before it. A fetch goes
  * on, and its instruction is not asked about: the run ends behind it. */

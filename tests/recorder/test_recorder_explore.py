@@ -3,6 +3,7 @@ silently."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from agent_threads import STORE_BUFFERING, execute, machine, word
 
@@ -13,6 +14,7 @@ from recorder.litmus.bundled import find
 from recorder.litmus.multiprocessor import Multiprocessor
 from recorder.profile import Manner
 from recorder.schedule import pick, plan
+from recorder.sharing import WORD_BYTES, bitmap
 from traces.schema import Op
 
 PLACES = (0x8000, 0x8040, 0x8080)
@@ -245,3 +247,51 @@ def test_stores_that_a_device_access_drains_are_seen() -> None:
     assert explorer.cut == ""
     # As with a fence in its place: all but both zeros.
     assert {(row[0], row[4]) for row in found} == {(0, 1), (1, 0), (1, 1)}
+
+
+def test_a_walk_that_drains_the_buffer_is_asked_about() -> None:
+    """An accessed bit is set in an entry that is still buffered: older stores reach memory with it, in one step."""
+    m = BareMachine(32, paging="2-level", cpus=2)
+    core = m.machine
+    code, table = 0x400000, 0x500000
+    m.map(code, 0x2000)
+    x, y = (m.map(0x410000 + at) for at in (0, 0x1000))
+    directory = core.registers(0)["cr3"]
+    m.map(table, phys=int.from_bytes(core.read(directory + 4, 4), "little") & ~0xFFF)
+    core.tap = False
+    m.load(code, f"movl $1, 0x410000; movl ${y | 7:#x}, {table + 4 * 0x20:#x}; mov 0x420000, %eax; hlt")
+    m.load(code + 0x1000, "mov 0x410000, %ebx; hlt")
+    for cpu in range(2):
+        m.set(cpu=cpu, rip=code + 0x1000 * cpu)
+    core.watch(bitmap(np.array([x, y], np.uint64) // WORD_BYTES, core.ram_bytes))
+    explorer = _core.Explorer(core)
+    read = []
+    while explorer.next() == "idle":
+        read.append(m.get("ebx", cpu=1))
+    assert sorted(read) == [0, 1]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "incl 0x83fe; hlt",  # half of it is shared: where it stops the second time, its first load is made
+        "incl 0xffffffff; hlt",  # a device, and RAM
+        "mov $0x8008, %ebp; enter $8, $3; hlt",  # stops at a load behind its first push
+        "mov $8, %esp; pusha; hlt",  # wraps around to where no RAM is
+    ],
+)
+def test_what_is_done_of_an_instruction_that_is_asked_about_is_taken_back(text: str, eager: bool) -> None:
+    m = machine(text, "movl $1, 0x83fc; mov 0x8000, %eax; hlt").machine
+    start = m.snapshot()
+    explorer = _core.Explorer(m, bounded=True, bound=1, eager=eager, step_max=m.step + 1000)
+    while (stop := explorer.next()) is not None:
+        assert stop in ("idle", "shutdown")
+        ended = m.state_hash(), m.step
+        m.choices_take()
+        explorer.repeat()
+        log = m.choices_take()
+        m.restore(start)
+        m.execute(log, exact=True)
+        assert (m.state_hash(), m.step) == ended
+    assert explorer.runs > 1

@@ -69,7 +69,7 @@ static bool meet(struct watch *w, struct visible_note note, bool asks)
 {
 	if (asks && !w->stopped) {
 		w->stopped = true;
-		w->stopped_at = (struct visible_note){phys, size, writes, locked};
+		w->stopped_at = note;
 	}
 	/* What is touched beyond the room is not forgotten: the last note grows to hold it, which errs on the safe side. */
 	if (w->count < VISIBLE_NOTES_MAX) {

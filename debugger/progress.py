@@ -13,10 +13,12 @@ INTERVAL_S: Final = 0.25
 
 
 @contextmanager
-def progress(label: str, position: Callable[[], int], total: int, *, mark: str = "@") -> Iterator[None]:
+def progress(
+    label: str, position: Callable[[], int], total: int, *, mark: str = "@", more: Callable[[], str] = str
+) -> Iterator[None]:
     """While the body runs longer than DELAY_S, show `label @position of total` on standard error.
 
-    mark: what stands before the position; `@` is for steps.
+    mark: what stands before the position; `@` is for steps. more: what else there is to say at the moment.
     Silent if standard error is no terminal. The line is wiped at the end.
     """
     if not sys.stderr.isatty():
@@ -28,7 +30,7 @@ def progress(label: str, position: Callable[[], int], total: int, *, mark: str =
         if done.wait(DELAY_S):
             return
         while True:
-            sys.stderr.write(f"\r{label} {mark}{position():,} of {total:,} (Ctrl-C stops)\033[K")
+            sys.stderr.write(f"\r{label} {mark}{position():,} of {total:,}{more()} (Ctrl-C stops)\033[K")
             sys.stderr.flush()
             if done.wait(INTERVAL_S):
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -24,13 +25,19 @@ def run_hunt(what: Hunt, output: Path) -> tuple[Verdict, dict[str, Any]]:
 
     Returns the verdict and the answer as JSON has it.
     """
-    ran = 0
+    so_far, started = Tally(), time.monotonic()
 
     def count(tally: Tally) -> None:
-        nonlocal ran
-        ran = tally.schedules
+        nonlocal so_far
+        so_far = tally
 
-    with progress("hunting: schedule", lambda: ran, what.schedules, mark=""):
+    def more() -> str:
+        speed = so_far.schedules / (time.monotonic() - started)
+        found = f", {len(so_far.found)} causes of failure" if so_far.found else ""
+        seen = f", {len(so_far.classes):,} classes, {so_far.pairs.bit_count():,} pairs" if so_far.classes else ""
+        return f": {speed:,.0f}/s{seen}{found}"
+
+    with progress("hunting: schedule", lambda: so_far.schedules, what.schedules, mark="", more=more):
         verdict = hunt(what, count)
     tapes = _record(verdict, output)
     return verdict, _answer(verdict, tapes)

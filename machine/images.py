@@ -28,10 +28,10 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from machine._core import Machine
 from machine.errors import ImageError, UsageError
@@ -111,6 +111,8 @@ class Scenario:
     counters: tuple[str, ...]
     counters_more: tuple[str, ...]
     step_max: int
+    image_file: str = ""
+    """Path of an image that somebody else has built, with {variant} and {configuration} for those; "": one of ours."""
 
     def configuration(self, name: str = "") -> Configuration:
         """The named configuration, by default the first; `up` or `smp2` alone means with the first paging mode it has.
@@ -125,6 +127,8 @@ class Scenario:
         """Name of the image to run. Raises UsageError for what the scenario does not have."""
         variant = _choose("variant", variant or self.variants[0], self.variants)
         chosen = self.configuration(configuration)
+        if self.image_file:
+            return self.image_file.replace("{variant}", variant).replace("{configuration}", chosen.name)
         return _image_name(self.flavour, chosen.kind, chosen.paging, variant)
 
 
@@ -151,9 +155,53 @@ def _scenario_parse(row: dict[str, Any]) -> Scenario:
 
 
 def scenario(name: str) -> Scenario:
-    """The scenario of that name. Raises UsageError, with close matches, if there is none."""
+    """The scenario of that name, or of a file: an ELF image, or a `.toml` that declares one as guest/scenarios.toml
+    does.
+
+    Raises UsageError, with close matches, if there is none.
+    """
     by_name = {row.name: row for row in scenarios()}
+    if name not in by_name and (name.endswith((".toml", ".elf")) or os.sep in name):
+        return _scenario_of_file(Path(name))
     return by_name[_choose("scenario", name, by_name)]
+
+
+_FILE_DEFAULTS: Final = {
+    "summary": "",
+    "flavour": "",
+    "command_line": "",
+    "ram_bytes": 64 << 20,
+    "variants": ["image"],
+    "configurations": ["smp2-2level", *(f"smp{n}-2level" for n in (1, 3, 4, 5, 6, 7, 8))],
+    "counters": [],
+    "counters_more": [],
+    "step_max": 10_000_000,
+}
+
+
+def _scenario_of_file(path: Path) -> Scenario:
+    """A scenario of somebody else's. `image` in the file is the path of the ELF file, as seen from there."""
+    if not path.is_file():
+        raise UsageError(f"no such scenario or file: {str(path)!r}")
+    row: dict[str, Any] = {"name": str(path), "image": path.name}
+    if path.suffix == ".toml":
+        try:
+            row |= tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise UsageError(f"{path}: {error}") from None
+        row["name"] = str(path)
+    known = {*_FILE_DEFAULTS, "name", "image"}
+    for key, value in row.items():
+        if key not in known:
+            raise UsageError(f"{path}: unknown key {key!r}; there are: {', '.join(sorted(known))}")
+        if type(value) is not type(_FILE_DEFAULTS.get(key, "")):
+            raise UsageError(f"{path}: {key} is no {type(_FILE_DEFAULTS.get(key, '')).__name__}")
+    made = _scenario_parse({**_FILE_DEFAULTS, **{key: value for key, value in row.items() if key != "image"}})
+    for configuration in made.configurations:
+        Configuration.parse(configuration)
+    if not made.variants or not made.configurations:
+        raise UsageError(f"{path}: a scenario has at least one variant and one configuration")
+    return replace(made, image_file=os.path.join(path.parent, row["image"]))
 
 
 # -- images on disk --
@@ -204,7 +252,12 @@ def _kernel(name: str) -> _Kernel:
 
 
 def image_path(name: str) -> Path:
-    """Path of a built image. Raises UsageError for an unknown name, ImageError if it is not built."""
+    """Path of a built image, by its name; a path is taken as it is.
+
+    Raises UsageError for an unknown name, ImageError if it is not built.
+    """
+    if os.sep in name:
+        return Path(name)
     path = IMAGES / f"{_choose('image', name, image_names())}.elf"
     if not path.is_file():
         raise ImageError(f"image {name} is not built: run `python -m machine.images`")

@@ -102,7 +102,7 @@ class Machine:
     step: int
     """Steps taken since reset: the clock."""
     auto_cpu: int
-    """The CPU whose turn it was last under AUTO."""
+    """The CPU whose turn it was last under AUTO, which goes on with it. Raises ValueError if there is none such."""
     stop_at_trace: int
     """Identifier of a tracepoint after whose step `execute` stops with reason "trace" (0: none)."""
 

@@ -13,6 +13,8 @@ import numpy as np
 from debugger.checks import scenario_counters
 from debugger.progress import progress
 from machine.errors import UsageError
+from recorder.fewest import Fewest
+from recorder.hunt.checks import Failure
 from recorder.hunt.trial import Trial
 from recorder.minimise import RUNS_MAX, Minimiser, script_records
 from recorder.places import guest_symbols
@@ -41,7 +43,8 @@ def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int | 
 
     started = time.monotonic()
     with progress("minimising: run", lambda: runs, runs_max, mark=""):
-        minimal = Minimiser(trial, runs_max=runs_max, progress=count).minimise(script_records(records))
+        minimiser = Minimiser(trial, runs_max=runs_max, progress=count, fewest=_fewest(trial, runs_max))
+        minimal = minimiser.minimise(script_records(records))
     seconds = time.monotonic() - started
     text = _script(trial, minimal.records)
     summary = prepared.record(output, strategy=Script(minimal.records))
@@ -54,6 +57,9 @@ def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int | 
         "choices": len(minimal.records),
         "switches": minimal.switches,
         "held": minimal.held,
+        "proved": minimal.proved,
+        "deviations": minimal.deviations,
+        "enumerated": minimal.enumerated,
         "complete": minimal.complete,
         "runs": minimal.runs,
         "seconds": round(seconds, 3),
@@ -73,6 +79,17 @@ def _prepared(tape: Tape) -> Prepared:
             f"{tape.path} was recorded with another image of {header.scenario} than the one that is installed"
         )
     return prepared
+
+
+def _fewest(trial: Trial, runs_max: int) -> Fewest:
+    """Finds out which words are shared, if nobody has yet."""
+    prepared = trial.prepared
+    prepared.profile(visible=True)
+
+    def judge(stop: str) -> Failure | None:
+        return trial.failure(stop, prepared.machine.console_take().decode("ascii", "replace"))
+
+    return Fewest(prepared.machine, prepared.at_ready, step_max=prepared.step_max, judge=judge, runs_max=runs_max)
 
 
 def _script(trial: Trial, records: RecordArray) -> str:
@@ -105,6 +122,11 @@ def print_report(answer: dict[str, Any]) -> None:
         click.echo(f"    {line}")
     if not answer["complete"]:
         click.echo("the budget of runs was spent: fewer may do")
+    searched = f"{answer['enumerated']:,} schedules were run"
+    if answer["deviations"] >= 0:
+        searched += f", all with {answer['deviations']} deviations or fewer from the default one"
+    fewer = "fewer do not do" if answer["proved"] else "whether fewer would do is not known"
+    click.echo(f"{fewer}: {searched}")
     held = "held stores are needed" if answer["held"] else "no store needs to be held, so no fence is involved"
     click.echo(f"switches between CPUs: {answer['switches']}; {held}")
     click.echo(f"{answer['tape']}: {answer['steps']:,} steps; racetape debug {answer['tape']}")

@@ -42,7 +42,7 @@ class Worded:
         text = "; ".join(map(str, self.choices))
         exact = all(isinstance(choice, Exact) for choice in self.choices)
         comment = f"to {self.place}" if exact else f"in {self.function}" if self.function not in text else ""
-        return f"{text:<{_COMMENT_COLUMN}}# {comment}" if self.place and comment else text
+        return f"{text:<{_COMMENT_COLUMN - 2}}  # {comment}" if self.place and comment else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,7 @@ class Wording:
             return self._machine.step - first == steps
 
     def _stands(self, cpu: int) -> tuple[str, str]:
-        """The line, and the function that it is part of in the image."""
+        """The line, and the function that it is part of; what headers have, everybody has."""
         frames = self._symbols.frames(self._machine.registers(cpu)["rip"])
-        return frames[0].function + (f", {frames[0].place}" if frames[0].place else ""), frames[-1].function
+        inner = next((frame for frame in frames if not frame.file.endswith(".h")), frames[-1])
+        return frames[0].function + (f", {frames[0].place}" if frames[0].place else ""), inner.function

@@ -761,6 +761,17 @@ static int machine_set(PyObject *self, PyObject *value, void *closure)
 		m->stop_at_trace = (uint32_t)identifier;
 		return 0;
 	}
+	if (attribute == AUTO_CPU) {
+		unsigned long cpu = PyLong_AsUnsignedLong(value);
+		if (PyErr_Occurred())
+			return -1;
+		if (cpu >= m->cpu_count) {
+			PyErr_SetString(PyExc_ValueError, "there is no such CPU");
+			return -1;
+		}
+		m->auto_cpu = (uint32_t)cpu;
+		return 0;
+	}
 	int truth = PyObject_IsTrue(value);
 	if (truth < 0)
 		return -1;
@@ -779,7 +790,7 @@ static PyGetSetDef machine_getset[] = {
 	READ_ONLY("store_buffer", STORE_BUFFER),
 	READ_ONLY("step", STEP),
 	READ_ONLY("exit_status", EXIT_STATUS),
-	READ_ONLY("auto_cpu", AUTO_CPU),
+	READ_WRITE("auto_cpu", AUTO_CPU),
 	READ_ONLY("class_hash", CLASS_HASH),
 	READ_WRITE("stop_at_trace", STOP_AT_TRACE),
 	READ_WRITE("tap", TAP),

@@ -21,6 +21,8 @@ from recorder.hunt.systematic import FRAMES_MAX
 from recorder.schedule import auto
 from traces.schema import HOLD, ON, Op, RecordArray, records_of
 
+_STEPS_MAX: Final = 3_000_000
+"""Visible steps of all enumerations together: some seconds."""
 _DRAINS_MAX: Final = 64
 """More stores than a buffer holds."""
 _KEPT: Final = 4
@@ -75,7 +77,7 @@ class Fewest:
     ) -> None:
         self._machine, self._start, self._step_max = machine, start, step_max
         self._judge, self._runs_max = judge, runs_max
-        self.runs = 0
+        self.runs = self._steps = 0
 
     @property
     def cpus(self) -> int:
@@ -136,7 +138,7 @@ class Fewest:
             records = self._choices(explorer)
             found.append((_rank(records), records))
             found = sorted(found, key=lambda row: row[0])[:_KEPT]
-        complete = not explorer.cut and self.runs < self._runs_max
+        complete = not explorer.cut and not self._spent()
         return Level([records for _, records in found], complete)
 
     def _explorer(self, deviations: int, tasks: bool, ticks: int) -> _core.Explorer:
@@ -155,15 +157,18 @@ class Fewest:
 
     def _runs(self, explorer: _core.Explorer) -> Iterator[str]:
         """Why each run has ended, as long as the budget lasts."""
-        before = self.runs
-        while self.runs < self._runs_max:
+        before, steps = self.runs, self._steps
+        while not self._spent():
             self._machine.console_take()
             stop = explorer.next()
-            self.runs = before + explorer.runs + explorer.blocked
+            self.runs, self._steps = before + explorer.runs + explorer.blocked, steps + explorer.steps_made
             if stop is None:
                 return
             if stop:
                 yield stop
+
+    def _spent(self) -> bool:
+        return self.runs >= self._runs_max or self._steps >= _STEPS_MAX
 
     def _choices(self, explorer: _core.Explorer) -> RecordArray:
         """Of the last run."""

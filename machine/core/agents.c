@@ -1,6 +1,7 @@
 #include "agents.h"
 
 #include "apic.h"
+#include "access.h"
 #include "auto.h"
 #include "classes.h"
 #include "memory.h"
@@ -52,17 +53,40 @@ static void spin_reset(struct agent_cpu *a)
 {
 	a->spinning = false;
 	a->seen_count = a->read_count = 0;
+	a->again = a->whole = 0;
 }
 
-/* Called where a CPU stands before a visible step. */
+/* All of memory, and what the CPU's buffer holds on top of it. */
+static uint64_t whole_digest(struct cpu *c)
+{
+	struct machine *m = c->machine;
+	uint64_t h = memory_hash(&m->memory);
+	for (uint32_t i = 0; i < c->s.store_count; i++) {
+		const struct store_entry *e = store_buffer_entry(c, i);
+		uint64_t store[] = {e->phys, e->size, e->value};
+		h = hash_bytes(h, store, sizeof(store));
+	}
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		fast_forbid_writes(&m->cpus[i]);
+	return h;
+}
+
+/* Called where a CPU stands before a visible step. Digests of registers and stack are cheap; only if one comes again, memory is
+ * looked at: a loop may count where nobody else looks. It spins if it comes by a third time and memory is as it was. */
 static void spin_look(struct cpu *c, struct agent_cpu *a)
 {
 	uint64_t now = digest(c);
 	uint32_t seen = a->seen_count < SPIN_SEEN_MAX ? a->seen_count : SPIN_SEEN_MAX;
-	for (uint32_t i = 0; i < seen && !a->spinning; i++)
-		a->spinning = a->seen[i] == now;
-	if (!a->spinning)
-		a->seen[a->seen_count++ % SPIN_SEEN_MAX] = now;
+	for (uint32_t i = 0; i < seen; i++) {
+		if (a->seen[i] != now)
+			continue;
+		uint64_t whole = whole_digest(c);
+		a->spinning = a->again == now && a->whole == whole;
+		a->again = now;
+		a->whole = whole;
+		return;
+	}
+	a->seen[a->seen_count++ % SPIN_SEEN_MAX] = now;
 }
 
 /* What a CPU has read decides when it is looked at again. With more than there is room for it is not said to spin. */

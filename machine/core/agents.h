@@ -5,9 +5,9 @@
  * CPU stands before its next visible step, or waits. What is local in between runs on by itself, and stores to words that
  * nobody shares drain by themselves when they are the oldest.
  *
- * A CPU that comes by in the same state as before, and has changed nothing in between, spins: it is passed over until
- * somebody changes what it has read. Only registers and the top of the stack are compared; so before everybody is said to
- * spin in vain, those who seem to are let go on for a while.
+ * A CPU that comes by in the same state as before, registers, memory and buffer, spins: it is passed over until somebody changes
+ * what it has read. Flags and translations are not compared; so before everybody is said to spin in vain, those who do are
+ * let go on for a while.
  *
  * Needs Machine.watch, and the tap off: a run that stops before an instruction may have looked up a translation for it
  * earlier than the exact choices will. What is to be recorded is replayed from its choices. */

@@ -295,3 +295,19 @@ def test_what_is_done_of_an_instruction_that_is_asked_about_is_taken_back(text: 
         m.execute(log, exact=True)
         assert (m.state_hash(), m.step) == ended
     assert explorer.runs > 1
+
+
+def test_a_loop_that_counts_in_private_memory_does_not_spin() -> None:
+    """Taken for spinning it would be passed over until the other CPU is through, and the outcome 1 never be seen."""
+    threads = (
+        "1: mov 0x8000, %eax; incl 0xa000; cmpl $3, 0xa000; jne 1b; movl $1, 0x8040; hlt",
+        "mov 0x8040, %ebx; hlt",
+    )
+    for options in ({}, {"bounded": True, "bound": 1, "eager": True}):
+        m = machine(*threads)
+        explorer = _core.Explorer(m.machine, **options)  # type: ignore[arg-type]
+        seen = set()
+        while explorer.next() is not None:
+            seen.add(m.get("ebx", cpu=1))
+        assert seen == {0, 1}
+        assert explorer.cut == ""

@@ -53,7 +53,6 @@ static void spin_reset(struct agent_cpu *a)
 {
 	a->spinning = false;
 	a->seen_count = a->read_count = 0;
-	a->again = a->whole = 0;
 }
 
 /* All of memory, and what the CPU's buffer holds on top of it. */
@@ -80,13 +79,14 @@ static void spin_look(struct cpu *c, struct agent_cpu *a)
 	for (uint32_t i = 0; i < seen; i++) {
 		if (a->seen[i] != now)
 			continue;
-		uint64_t whole = whole_digest(c);
-		a->spinning = a->again == now && a->whole == whole;
-		a->again = now;
-		a->whole = whole;
+		uint64_t whole = whole_digest(c) | 1;
+		a->spinning = a->whole[i] == whole;
+		a->whole[i] = whole;
 		return;
 	}
-	a->seen[a->seen_count++ % SPIN_SEEN_MAX] = now;
+	uint32_t slot = a->seen_count++ % SPIN_SEEN_MAX;
+	a->seen[slot] = now;
+	a->whole[slot] = 0;
 }
 
 /* What a CPU has read decides when it is looked at again. With more than there is room for it is not said to spin. */

@@ -493,7 +493,7 @@ struct agent_cpu {
 	uint32_t seen_count, read_count;
 	uint64_t seen[SPIN_SEEN_MAX]; /* digests of its registers before its last visible steps, since it changed anything */
 	struct visible_note read[SPIN_READ_MAX]; /* what it has read since then */
-	uint64_t again, whole; /* the last of these that came again, and what memory was then */
+	uint64_t whole[SPIN_SEEN_MAX]; /* of those in `seen` that came again: memory then; else 0 */
 };
 
 enum { CLASS_PAIRS = 1 << 16 };

@@ -7,8 +7,8 @@ import random
 import pytest
 from executions import Op, executions, programs
 
-from recorder.litmus import LitmusTest, assemble, parse, parse_file, reduce
-from recorder.litmus.bundled import find
+from recorder.litmus import LitmusTest, assemble, explore, parse, parse_file, reduce
+from recorder.litmus.bundled import find, groups, in_group
 
 PLACES = "xyz"
 REGISTERS = ("eax", "ebx", "ecx", "edx", "esi", "edi")
@@ -82,3 +82,14 @@ def test_as_many_as_others_visit(name: str) -> None:
     reduction = reduce(assembled)
     assert reduction.schedules == PUBLISHED[name]
     assert reduction.blocked <= reduction.schedules
+
+
+@pytest.mark.parametrize("group", groups())
+def test_all_bundled_tests_end_as_they_do_state_by_state(group: str) -> None:
+    """Loops that wait and spinlocks among them."""
+    for assembled in assemble([parse_file(path) for path in in_group(group)]):
+        reduction = reduce(assembled)
+        assert reduction.cut == "", assembled.test.name
+        expected = {(final.threads, final.memory) for final in explore(assembled).finals.values()}
+        assert {(final.threads, final.memory) for final in reduction.finals.values()} == expected, assembled.test.name
+        assert reduction.schedules < 1000

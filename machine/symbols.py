@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -415,15 +415,20 @@ def find_source(name: str) -> str:
     raise UsageError(f"no source file '{name}'" + (f"; did you mean {' or '.join(close)}?" if close else ""))
 
 
+def _line_programs(image: bytes) -> Iterator[tuple[Any, Any]]:
+    """Compilation units and their line programs."""
+    dwarf = ELFFile(io.BytesIO(image)).get_dwarf_info()
+    for unit in dwarf.iter_CUs():
+        program = dwarf.line_program_for_CU(unit)
+        if program is not None:
+            yield unit, program
+
+
 def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:
     """Function name -> (file, line) of its definitions, which drgn does not tell. Raises ImageError."""
     found: dict[str, list[tuple[str, int]]] = {}
     try:
-        dwarf = ELFFile(io.BytesIO(image)).get_dwarf_info()
-        for unit in dwarf.iter_CUs():
-            program = dwarf.line_program_for_CU(unit)
-            if program is None:
-                continue
+        for unit, program in _line_programs(image):
             for entry in unit.iter_DIE_children(unit.get_top_DIE()):
                 attributes = entry.attributes
                 if entry.tag != "DW_TAG_subprogram" or "DW_AT_name" not in attributes:
@@ -442,11 +447,7 @@ def statements_of(image: bytes) -> list[tuple[int, str, int]]:
     """(address, file, line) wherever the line table goes over to another line. Raises ImageError."""
     found: list[tuple[int, str, int]] = []
     try:
-        dwarf = ELFFile(io.BytesIO(image)).get_dwarf_info()
-        for unit in dwarf.iter_CUs():
-            program = dwarf.line_program_for_CU(unit)
-            if program is None:
-                continue
+        for _unit, program in _line_programs(image):
             files: dict[int, str] = {}
             before: tuple[int, int] | None = None
             for row in (entry.state for entry in program.get_entries() if entry.state is not None):

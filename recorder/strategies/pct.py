@@ -22,35 +22,22 @@ from __future__ import annotations
 from typing import Final
 
 from machine import Machine, _core
-from recorder.profile import Manner, Profile
-from recorder.schedule import pick
 from recorder.strategies.draws import Draws
-from traces.schema import RecordArray
+from recorder.strategies.picked import Picked
 
 _DEPTHS: Final = (1, 2, 2, 3, 3)
 
 
-class Pct:
+class Pct(Picked):
     """See the module."""
 
     name = "pct"
-    exact = False
-    visible = True
-    stop = "steps"
-
-    def __init__(self) -> None:
-        self._profile = Profile(1)
-        self.depth = 1
-        self.manner = Manner()
-
-    def expect(self, profile: Profile) -> None:
-        """What k is estimated by."""
-        self._profile = profile
+    policy = _core.PICK_PCT
 
     @property
     def steps(self) -> int:
         """k."""
-        return self._profile.visible_steps(self.manner) * 5 // 4
+        return super().steps * 5 // 4
 
     @staticmethod
     def bound(agents: int, steps: int, depth: int) -> float:
@@ -59,14 +46,6 @@ class Pct:
 
     def new_run(self, machine: Machine, seed: int) -> None:
         """Draw depth and manner; the core draws priorities and change points."""
-        self._draws = Draws(seed)
-        self.depth = _DEPTHS[self._draws.below(len(_DEPTHS))]
-        self.manner = self._draws.manner(machine)
-
-    def choose(self, machine: Machine) -> RecordArray:
-        """All the rest of the run."""
-        return pick(_core.PICK_PCT, self._draws.word(), self.manner, depth=self.depth, steps=self.steps)
-
-    def answer(self, machine: Machine, cpu: int) -> int:
-        """0 or 1: legal wherever there is a choice at all, but the recorder falls back to 0."""
-        return self._draws.below(2)
+        self.draws = Draws(seed)
+        self.depth = _DEPTHS[self.draws.below(len(_DEPTHS))]
+        self.manner = self.draws.manner(machine)

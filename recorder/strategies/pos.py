@@ -14,38 +14,12 @@ Where this departs from the paper:
 
 from __future__ import annotations
 
-from machine import Machine, _core
-from recorder.profile import Manner, Profile
-from recorder.schedule import pick
-from recorder.strategies.draws import Draws
-from traces.schema import RecordArray
+from machine import _core
+from recorder.strategies.picked import Picked
 
 
-class Pos:
+class Pos(Picked):
     """See the module."""
 
     name = "pos"
-    exact = False
-    visible = True
-    stop = "steps"
-
-    def __init__(self) -> None:
-        self._profile = Profile(1)
-        self.manner = Manner()
-
-    def expect(self, profile: Profile) -> None:
-        """Over how many steps ticks are spread."""
-        self._profile = profile
-
-    def new_run(self, machine: Machine, seed: int) -> None:
-        """Draw the manner; the core draws priorities."""
-        self._draws = Draws(seed)
-        self.manner = self._draws.manner(machine)
-
-    def choose(self, machine: Machine) -> RecordArray:
-        """All the rest of the run."""
-        return pick(_core.PICK_POS, self._draws.word(), self.manner, steps=self._profile.visible_steps(self.manner))
-
-    def answer(self, machine: Machine, cpu: int) -> int:
-        """0 or 1: legal wherever there is a choice at all, but the recorder falls back to 0."""
-        return self._draws.below(2)
+    policy = _core.PICK_POS

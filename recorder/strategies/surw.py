@@ -16,38 +16,17 @@ Where this departs from the paper:
 from __future__ import annotations
 
 from machine import Machine, _core
-from recorder.profile import Manner, Profile
-from recorder.schedule import pick
-from recorder.strategies.draws import Draws
-from traces.schema import RecordArray
+from recorder.strategies.picked import Picked
 
 
-class Surw:
+class Surw(Picked):
     """See the module."""
 
     name = "surw"
-    exact = False
-    visible = True
-    stop = "steps"
-
-    def __init__(self) -> None:
-        self._profile = Profile(1)
-        self.manner = Manner()
-
-    def expect(self, profile: Profile) -> None:
-        """The weights."""
-        self._profile = profile
+    policy = _core.PICK_WALK
 
     def new_run(self, machine: Machine, seed: int) -> None:
-        """Draw the manner; agents are as probable as they have steps of this kind."""
-        self._draws = Draws(seed)
-        self.manner = manner = self._draws.manner(machine)
-        machine.weights(self._profile.visible.get((manner.tasks, manner.eager), (0,) * _core.AGENT_COUNT))
-
-    def choose(self, machine: Machine) -> RecordArray:
-        """All the rest of the run."""
-        return pick(_core.PICK_WALK, self._draws.word(), self.manner, steps=self._profile.visible_steps(self.manner))
-
-    def answer(self, machine: Machine, cpu: int) -> int:
-        """0 or 1: legal wherever there is a choice at all, but the recorder falls back to 0."""
-        return self._draws.below(2)
+        """Draw the manner; agents are as probable as they have steps in a run of this kind."""
+        super().new_run(machine, seed)
+        known = self.profile.visible.get((self.manner.tasks, self.manner.eager), (0,) * _core.AGENT_COUNT)
+        machine.weights(known)

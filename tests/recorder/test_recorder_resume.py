@@ -75,7 +75,9 @@ def test_time_ends_one_command_not_the_hunt(tmp_path: Path) -> None:
 def test_all_of_a_tally_is_kept(tmp_path: Path) -> None:
     """Each field of Tally, filled in: one that is added and not written fails here."""
     found = Found(7, 2**64 - 1, Failure("a cause", 'a "text" \u2026'), 123)
-    tally = Tally(9, 2**40, Counter(exit=8, steps=1), {"a cause": found}, {0, 1, 2**64 - 1})
+    kinds = Counter({("pct", 2, False, True): 5, ("pos", 0, True, False): 4})
+    stops, classes = Counter(exit=8, steps=1), {2**64 - 1: 3, 0: 8}
+    tally = Tally(9, 2**40, stops, {"a cause": found}, {0, 1, 2**64 - 1}, classes, 2**65535 + 1, kinds)
     empty = Tally()
     for field in dataclasses.fields(Tally):
         if field.name != "interrupted":  # of one command, not of the hunt

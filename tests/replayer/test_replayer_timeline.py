@@ -12,7 +12,7 @@ import pytest
 from tampering import flipped, payload_bits, with_payloads
 
 from machine.errors import DivergenceError, ReplayError, TapeDamagedError, TapeError, UsageError
-from recorder import Default, session
+from recorder import session
 from replayer import Timeline, snapshots, timeline
 from traces import Checkpoint, Tape, TapeWriter, chunks, records, strip
 from traces.records import PAGE_BYTES
@@ -381,7 +381,7 @@ def test_empty_run(tmp_path: Path) -> None:
     """Interrupted right after the header: a tape of no steps."""
     prepared = mini.prepared(1)
     with TapeWriter(tmp_path / "a.tape") as writer:
-        writer.begin(prepared.header(Default(), 0, whole=False), prepared.image)
+        writer.begin(prepared.header("default", 0, whole=False), prepared.image)
     with Tape(tmp_path / "a.tape") as tape:
         travel = Timeline(tape)
         assert travel.last_step == 0

@@ -1,7 +1,7 @@
 #include "agents.h"
 
-#include "apic.h"
 #include "access.h"
+#include "apic.h"
 #include "auto.h"
 #include "classes.h"
 #include "memory.h"
@@ -12,7 +12,8 @@
 #include "visible.h"
 
 enum {
-	LOCAL_STEPS_MAX = 1 << 14, /* a run so long without a visible step counts as one, and its CPU lets others go first */
+	LOCAL_STEPS_MAX = 1 << 14, /* after so many steps without a visible one it is asked whether the CPU loops for ever */
+	LOOP_STEPS_MAX = 256,	   /* steps of such a loop */
 	SPIN_STACK_SIZE = 256,
 	TICKS_IN_VAIN_MAX = 256,   /* so many ticks that change nothing of what those who spin read */
 	PATIENCE_MAX = 1024,	   /* so often those who seem to spin are let go on while nothing changes */
@@ -70,6 +71,27 @@ static uint64_t whole_digest(struct cpu *c)
 	return h;
 }
 
+/* After many local steps: whether the CPU is in a loop that nothing local can end, as one who waits for a word that nobody knew to
+ * be shared. From where it stands it goes on by single steps for a while, to see whether that state comes again, twice. */
+static bool loops(struct cpu *c, struct agent_cpu *a)
+{
+	if (!a->loop_steps) {
+		a->loop_steps = LOOP_STEPS_MAX;
+		a->loop = digest(c);
+		a->loop_whole = 0;
+		return false;
+	}
+	if (digest(c) == a->loop) {
+		uint64_t whole = whole_digest(c) | 1;
+		if (a->loop_whole == whole)
+			return true;
+		a->loop_whole = whole;
+	}
+	if (!--a->loop_steps)
+		a->local_steps = 1;
+	return false;
+}
+
 /* Called where a CPU stands before a visible step. Digests of registers and stack are cheap; only if one comes again, memory is
  * looked at: a loop may count where nobody else looks. It spins if it comes by a third time and memory is as it was. */
 static void spin_look(struct cpu *c, struct agent_cpu *a)
@@ -105,7 +127,7 @@ static void spin_wake(struct machine *m, uint32_t number, const struct visible_n
 {
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		struct agent_cpu *a = &m->agents.cpu[i];
-		if (i == number || !(a->at == AT_LENGTH || notes_conflict(notes, count, a->read, a->read_count)))
+		if (i == number || !(a->at == AT_LOOP || notes_conflict(notes, count, a->read, a->read_count)))
 			continue;
 		if (a->spinning)
 			m->agents.ticks_in_vain = m->agents.patience = 0;
@@ -152,19 +174,24 @@ static enum stop settle(struct cpu *c, uint64_t step_end)
 			a->at = AT_INTERRUPT;
 			break;
 		}
-		uint64_t first = m->step, most = watch ? 1 : LOCAL_STEPS_MAX - a->local_steps;
+		uint64_t first = m->step, most = watch || a->loop_steps ? 1 : LOCAL_STEPS_MAX - a->local_steps;
 		uint64_t end = step_end - first < most ? step_end : first + most;
 		step_hold(c, !m->agents.eager);
-		m->watch.asks = true;
+		m->watch.asks = m->watch.settling = true;
 		m->watch.count = m->watch.undo_count = 0;
 		m->watch.stores_step = UINT64_MAX;
-		m->watch.stopped = false;
+		m->watch.stopped = m->watch.needs_room = false;
 		enum run_end run_end = step_run(c, end, false);
-		m->watch.asks = false;
+		m->watch.asks = m->watch.settling = false;
 		step_hold(c, false);
 		a->local_steps += m->step - first;
 		switch (run_end) {
 		case RUN_VISIBLE:
+			if (m->watch.needs_room) {
+				if (!drain_private(c))
+					a->at = AT_BUFFER;
+				break;
+			}
 			a->at = AT_VISIBLE;
 			a->note = m->watch.stopped_at;
 			spin_look(c, a);
@@ -179,11 +206,12 @@ static enum stop settle(struct cpu *c, uint64_t step_end)
 		case RUN_EVENTS:
 		case RUN_STEPS: break;
 		}
-		if (a->at == AT_UNKNOWN && a->local_steps >= LOCAL_STEPS_MAX) {
-			a->at = AT_LENGTH;
-			a->spinning = true; /* perhaps it waits for something that nobody knew to be shared */
+		if (a->at == AT_UNKNOWN && a->local_steps >= LOCAL_STEPS_MAX && loops(c, a)) {
+			a->at = AT_LOOP;
+			a->spinning = true;
 		}
 	}
+	a->loop_steps = 0;
 	/* What is then the oldest store is for its agent to drain. */
 	do {
 		if (m->step >= step_end)

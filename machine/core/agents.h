@@ -9,6 +9,9 @@
  * what it has read. Flags and translations are not compared; so before everybody is said to spin in vain, those who do are
  * let go on for a while.
  *
+ * One thing is no choice though others may notice it, and is remembered as `overlooked`: a store to a shared word that drains within
+ * a local run because a look-up for a fetch or for the frame of a trap updates an entry that is still buffered.
+ *
  * Needs Machine.watch, and the tap off: a run that stops before an instruction may have looked up a translation for it
  * earlier than the exact choices will. What is to be recorded is replayed from its choices. */
 #ifndef RACETAPE_AGENTS_H

@@ -164,6 +164,19 @@ static void make_room(struct cpu *c, uint32_t count)
 	}
 }
 
+/* STATUS_FAULT if the handler is entered, STATUS_VISIBLE if the run stops before the instruction that faults. */
+static enum status deliver_fault(struct cpu *c)
+{
+	uint64_t cr2 = c->s.cr2, traps_held = c->s.traps_held;
+	c->watch_hits = c->s.traps_held = 0; /* of an instruction that did not happen */
+	partial_forget(c);
+	if (exception_deliver(c))
+		return STATUS_FAULT;
+	c->s.cr2 = cr2;
+	c->s.traps_held = traps_held;
+	return STATUS_VISIBLE;
+}
+
 static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 {
 	struct machine *m = c->machine;
@@ -202,15 +215,12 @@ static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pa
 					return RUN_EVENTS;
 				continue;
 			}
+			if (status == STATUS_FAULT)
+				status = deliver_fault(c);
 			if (status == STATUS_VISIBLE) {
 				c->watch_hits = 0; /* will be hit again */
 				visible_undo(c, step);
 				return RUN_VISIBLE;
-			}
-			if (status == STATUS_FAULT) {
-				c->watch_hits = c->s.traps_held = 0; /* of an instruction that did not happen */
-				partial_forget(c);
-				exception_deliver(c);
 			}
 			if (status != STATUS_END)
 				m->step++;

@@ -3,6 +3,7 @@
 #include "access.h"
 #include "operand.h"
 #include "segment.h"
+#include "visible.h"
 
 bool interrupts_open(const struct cpu *c)
 {
@@ -181,6 +182,8 @@ static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source 
 	if (wide)
 		stack.pointer &= ~UINT64_C(15);
 	TRY(segment_check_target(c, &code, gate.offset));
+	if (visible_room(c, count))
+		return STATUS_VISIBLE;
 	c->machine->watch.asks = false; /* from here on it is not stopped in its midst, either */
 	TRY(push_frame(c, &stack, words, count, wide ? 8 : gate.narrow ? 2 : 4));
 	TRY(descriptor_mark_accessed(c, gate.selector, descriptor));
@@ -200,9 +203,9 @@ static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source 
 
 enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_source source, bool has_error, uint32_t error)
 {
-	/* What the CPU does by itself is not stopped in its midst. */
+	/* What comes behind an instruction, or between two, is not stopped in its midst. */
 	bool asks = c->machine->watch.asks;
-	c->machine->watch.asks = asks && source == SOURCE_SOFTWARE;
+	c->machine->watch.asks = asks && (source == SOURCE_SOFTWARE || source == SOURCE_EXCEPTION);
 	enum status status = deliver(c, vector, source, has_error, error);
 	c->machine->watch.asks = asks;
 	if (status == STATUS_OK) {
@@ -218,8 +221,11 @@ void trap_deliver(struct cpu *c)
 {
 	tap_event(c, EVENT_fault, 0, 0, 0, 0, c->fault.vector);
 	c->s.dr[7] &= ~(uint64_t)DR7_GD; /* the handler may use them (17.2.4) */
+	bool asks = c->machine->watch.asks;
+	c->machine->watch.asks = false;
 	if (interrupt_deliver(c, c->fault.vector, SOURCE_TRAP, false, 0) != STATUS_OK)
 		exception_deliver(c);
+	c->machine->watch.asks = asks;
 	if (c->s.waiting == WAIT_HALT)
 		c->s.waiting = WAIT_NONE;
 }
@@ -237,7 +243,7 @@ static bool doubles(uint8_t first, uint8_t second)
 	return contributory(first) && contributory(second);
 }
 
-void exception_deliver(struct cpu *c)
+bool exception_deliver(struct cpu *c)
 {
 	struct machine *m = c->machine;
 	/* A benign pair is handled one after the other; each turn the class gets worse, so this ends. */
@@ -246,8 +252,9 @@ void exception_deliver(struct cpu *c)
 		tap_event(c, EVENT_fault, fault.addr, 0, fault.error, 0, fault.vector);
 		if (fault.has_addr)
 			c->s.cr2 = fault.addr;
-		if (interrupt_deliver(c, fault.vector, SOURCE_EXCEPTION, fault.has_error, fault.error) == STATUS_OK)
-			return;
+		enum status status = interrupt_deliver(c, fault.vector, SOURCE_EXCEPTION, fault.has_error, fault.error);
+		if (status != STATUS_FAULT)
+			return status == STATUS_OK;
 		if (fault.vector == VECTOR_DF)
 			break;
 		if (c->fault.has_addr)
@@ -258,4 +265,5 @@ void exception_deliver(struct cpu *c)
 	tap_event(c, EVENT_shutdown, 0, 0, 0, 0, 0);
 	m->s.shutdown = 1;
 	m->s.ended = 1;
+	return true;
 }

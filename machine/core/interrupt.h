@@ -16,8 +16,9 @@ enum interrupt_source {
 enum status interrupt_deliver(struct cpu *c, uint8_t vector, enum interrupt_source source, bool has_error, uint32_t error);
 /* Delivers a trap that c->fault describes: what follows an instruction that has retired. */
 void trap_deliver(struct cpu *c);
-/* Delivers the exception in c->fault, #DF if that faults, and shuts the machine down if that faults too. */
-void exception_deliver(struct cpu *c);
+/* Delivers the exception in c->fault, #DF if that faults, and shuts the machine down if that faults too. False if a run that
+ * asks (visible.h) has to stop before it: nothing is done but that cr2 may be set. */
+bool exception_deliver(struct cpu *c);
 /* Whether a non-maskable interrupt is pending and may be taken before the next instruction. */
 bool nmi_open(const struct cpu *c);
 /* Takes it: the next one waits until IRET. */

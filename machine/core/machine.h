@@ -458,6 +458,8 @@ struct watch {
 	struct shared sets[SHARED_COUNT];
 	uint64_t changes[SHARED_COUNT]; /* how often a set was replaced */
 	const struct shared *set; /* in force while agents choose; NULL: shared words are not told from others */
+	bool settling;	/* a CPU runs up to its next visible step */
+	bool needs_room; /* the run stopped because its store buffer is full */
 	bool asks;	/* a run stops before an instruction that touches one */
 	uint32_t count;
 	uint32_t drained; /* stores to shared words, while notes are taken */
@@ -479,7 +481,7 @@ enum { SPIN_SEEN_MAX = 8, SPIN_READ_MAX = 8 };
 enum agent_at {
 	AT_UNKNOWN,   /* it has to run up to its next visible step */
 	AT_VISIBLE,   /* before an instruction that touches a shared word */
-	AT_LENGTH,    /* after many local steps; passed over until anything changes */
+	AT_LOOP,      /* in a loop without visible steps; passed over until anything changes */
 	AT_INTERRUPT, /* where an interrupt became deliverable */
 	AT_BUFFER,    /* before an instruction that waits until a store to a shared word has drained */
 	AT_REST,      /* it waits */
@@ -488,7 +490,9 @@ enum agent_at {
 struct agent_cpu {
 	enum agent_at at;
 	struct visible_note note; /* AT_VISIBLE: the first of what it will touch */
-	uint64_t local_steps;	  /* since its last visible step */
+	uint64_t local_steps;	  /* since its last visible step; never 0 again before the next one */
+	uint32_t loop_steps;	  /* how many more of them may be those of a loop without end; 0: that is not asked */
+	uint64_t loop, loop_whole; /* digests, of its state then */
 	bool spinning;		  /* passed over until what it has read changes */
 	uint32_t seen_count, read_count;
 	uint64_t seen[SPIN_SEEN_MAX]; /* digests of its registers before its last visible steps, since it changed anything */
@@ -530,6 +534,7 @@ struct agents {
 	bool eager;	   /* stores drain at once */
 	uint32_t ticks;	   /* so far */
 	uint32_t ticks_in_vain; /* since anybody who spun was woken */
+	bool overlooked;   /* a search that goes on choosing like this may miss something: see agents.h */
 	uint32_t patience; /* how often those who spin were let go on since anything changed */
 	struct agent_cpu cpu[CPU_MAX];
 };

@@ -132,13 +132,43 @@ bool visible_flush(struct cpu *c, bool fetch)
 	return false;
 }
 
+bool visible_room(struct cpu *c, uint32_t count)
+{
+	struct machine *m = c->machine;
+	struct watch *w = &m->watch;
+	if (likely(!w->asks) || !c->buffered || c->s.store_count + count <= m->store_capacity)
+		return false;
+	uint32_t drains = c->s.store_count + count - m->store_capacity;
+	for (uint32_t i = 0; i < drains && i < c->s.store_count; i++) {
+		const struct store_entry *e = store_buffer_entry(c, i);
+		if (!visible_contains(m, e->phys, e->size))
+			continue;
+		w->needs_room = true;
+		return meet(w, (struct visible_note){.phys = e->phys, .size = e->size, .writes = true}, true);
+	}
+	return false;
+}
+
 void visible_drain(struct machine *m, const struct store_entry *entry)
 {
 	struct watch *w = &m->watch;
-	if (likely(!w->set) || w->asks || !visible_contains(m, entry->phys, entry->size))
+	if (likely(!w->set) || !visible_contains(m, entry->phys, entry->size))
 		return;
+	if (w->settling) {
+		m->agents.overlooked = true;
+		return;
+	}
 	meet(w, (struct visible_note){.phys = entry->phys, .size = entry->size, .writes = true}, false);
 	w->drained++;
+}
+
+void visible_unequal(struct cpu *c)
+{
+	struct machine *m = c->machine;
+	struct watch *w = &m->watch;
+	for (uint32_t i = 0; w->set && i < w->count; i++)
+		if (w->notes[i].locked && memory_contains(&m->memory, w->notes[i].phys, w->notes[i].size))
+			w->notes[i].writes = false;
 }
 
 bool visible_port(struct cpu *c, uint32_t port)

@@ -41,8 +41,15 @@ bool visible_port(struct cpu *c, uint32_t port);
 /* Before a look-up drains the CPU's buffer, which cannot be taken back: true if the run has to stop before it. A fetch goes
  * on, and its instruction is not asked about: the run ends behind it. */
 bool visible_flush(struct cpu *c, bool fetch);
+/* Before a frame of `count` words is pushed, with nothing of it done: true if the run has to stop because a store to a shared word
+ * would have to drain to make room for it. */
+bool visible_room(struct cpu *c, uint32_t count);
 /* A held store reaches memory, within whatever step. */
 void visible_drain(struct machine *m, const struct store_entry *entry);
+
+/* A comparison of the instruction being executed has failed: it has written back what it read, which nobody can tell from
+ * a load. */
+void visible_unequal(struct cpu *c);
 
 /* Accesses to this page must not be direct. */
 ALWAYS_INLINE bool visible_page(const struct machine *m, uint32_t frame)

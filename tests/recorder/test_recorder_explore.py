@@ -15,7 +15,7 @@ from recorder.litmus.multiprocessor import Multiprocessor
 from recorder.profile import Manner
 from recorder.schedule import pick, plan
 from recorder.sharing import WORD_BYTES, bitmap
-from traces.schema import Op
+from traces.schema import HOLD, Op
 
 PLACES = (0x8000, 0x8040, 0x8080)
 Outcome = tuple[int, ...]
@@ -311,3 +311,89 @@ def test_a_loop_that_counts_in_private_memory_does_not_spin() -> None:
             seen.add(m.get("ebx", cpu=1))
         assert seen == {0, 1}
         assert explorer.cut == ""
+
+
+def test_a_long_private_stretch_is_no_reason_to_pass_a_cpu_over() -> None:
+    for options in ({}, {"bounded": True, "bound": 1}):
+        m = machine("mov $100000, %ecx; 1: loop 1b; movl $1, 0x8000; hlt", "mov 0x8000, %ebx; hlt")
+        explorer, found = search(m, **options)
+        assert (explorer.cut, len(found)) == ("", 2)
+
+
+def test_who_waits_for_a_word_that_nobody_knows_to_be_shared_is_passed_over() -> None:
+    threads = ("1: cmpl $0, 0xa000; je 1b; hlt", "mov $50000, %ecx; 1: loop 1b; movl $1, 0xa000; hlt")
+    explorer, found = search(machine(*threads))
+    assert (explorer.cut, len(found)) == ("", 1)
+    explorer = _core.Explorer(machine(threads[0]).machine)
+    assert explorer.next() == "livelock"
+
+
+STORES = "; ".join(f"movl $1, {0x8000 + 0x40 * at:#x}" for at in range(7))
+FAULTS = {
+    "fault": (f"{STORES}; ud2", "mov 0x8040, %eax; mov 0x8080, %ebx; mov 0x80c0, %edx; hlt"),
+    "software interrupt": (f"{STORES}; int $6", "mov 0x8040, %eax; mov 0x8080, %ebx; mov 0x80c0, %edx; hlt"),
+    "private ones first": (
+        f"movl $1, 0xa000; {STORES}; ud2",
+        "mov 0x8040, %eax; mov 0x8000, %ebx; hlt",
+    ),
+    "both": (f"{STORES}; mov 0x8200, %eax; ud2", "movl $1, 0x8200; mov 0x8000, %eax; ud2"),
+}
+
+
+def single_steps(m: Machine) -> set[Outcome]:
+    """What can come of all schedules of single steps, drained stores among them: every state is gone on from once."""
+    found, seen = set(), set()
+    todo = [m.snapshot()]
+    choices = [(op, cpu, 1, flags) for cpu in range(m.cpus) for op, flags in ((Op.RUN, HOLD), (Op.DRAIN, 0))]
+    while todo:
+        state = todo.pop()
+        m.restore(state)
+        before, ends = m.step, True
+        for choice in choices:
+            m.restore(state)
+            execute(m, plan(choice))
+            if m.step == before:
+                continue
+            ends = False
+            if (now := m.state_hash()) not in seen:
+                seen.add(now)
+                todo.append(m.snapshot())
+        if ends:
+            m.restore(state)
+            found.add(outcome(m))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_room_for_the_frame_of_a_fault_is_made_by_choice(name: str) -> None:
+    """Whose drain lets others see a store before or after the fault; and what was made can be written down."""
+    m = machine(*FAULTS[name])
+    m.add_tables(0x20000)
+    m.load(0x30000, "mov 0x8100, %ecx; hlt")
+    m.gate(6, 0x30000)
+    start = m.machine.snapshot()
+    expected = single_steps(m.machine)
+    m.machine.restore(start)
+    explorer, found = search(m)
+    assert explorer.cut == ""
+    assert found == expected
+    assert len(found) > 2
+    m.machine.restore(start)
+    explorer = _core.Explorer(m.machine, bounded=True, bound=2)
+    while explorer.next() is not None:
+        ended = m.machine.state_hash(), m.machine.step
+        m.machine.choices_take()
+        explorer.repeat()
+        log = m.machine.choices_take()
+        m.machine.restore(start)
+        m.machine.execute(log, exact=True)
+        assert (m.machine.state_hash(), m.machine.step) == ended
+    assert explorer.cut == ""
+    assert explorer.runs > 3
+
+
+def test_a_run_that_waits_for_an_answer_is_not_complete() -> None:
+    m = machine("mov $0x510, %dx; mov $2, %eax; out %eax, %dx; hlt", "mov 0x8000, %ebx; hlt")
+    explorer = _core.Explorer(m.machine)
+    assert explorer.next() == "choice"
+    assert explorer.cut == "a CPU waits for an answer"

@@ -3,7 +3,7 @@
 CPU time of one process. Schedules are compared with the same scenario's default schedule, run again and again from the
 same snapshot by the same machine: what choosing, stopping and judging cost on top of executing. Litmus tests are
 counted beside their executions under x86-TSO, which is what stateless model checkers visit (one for each reads-from
-and coherence order at best).
+and coherence order at best); programs of theirs beside the numbers they have published (published.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import count
 from statistics import median
 from typing import Any, Final
 
+from benchmarks.published import programs, run_all
 from debugger.checks import scenario_counters
 from machine import _core
 from recorder.hunt import Hunt, hunt
@@ -142,6 +143,26 @@ def litmus(seconds: float) -> list[dict[str, Any]]:
     return out
 
 
+def published() -> list[dict[str, Any]]:
+    """Runs of DPOR, beside the executions that others have published for the same programs."""
+    out = []
+    for program in programs():
+        started = time.process_time()
+        explorer = run_all(program)
+        out.append(
+            {
+                "program": program.name,
+                "source": program.source,
+                "model": "tso" if program.tso else "sc",
+                "published": program.executions,
+                "schedules": explorer.runs,
+                "given_up": explorer.blocked,
+                "seconds": time.process_time() - started,
+            }
+        )
+    return out
+
+
 def found(seeds: int) -> list[dict[str, Any]]:
     """How many schedules and seconds it takes to find each bug with default settings, over the seeds."""
     out = []
@@ -181,6 +202,7 @@ def main() -> None:
         "speeds": speeds(seconds),
         "sharing": sharing(200 if arguments.quick else 1 << 30),
         "litmus": litmus(seconds / 4),
+        "published": published(),
         "found": found(seeds),
     }
     if arguments.json:
@@ -206,6 +228,12 @@ def _print(answer: dict[str, Any]) -> None:
         print(
             f"{row['test']:15}{row['finals']:>13}{row['schedules']:>11,}{row['given_up']:>10,}{row['all']:>15,}"
             f"{row['rate']:>13,.0f}"
+        )
+    print("\nprogram               model  published by            executions  schedules  given up")
+    for row in answer["published"]:
+        print(
+            f"{row['program']:22}{row['model']:7}{row['source']:24}{row['published']:>10,}{row['schedules']:>11,}"
+            f"{row['given_up']:>10,}"
         )
     print("\nbug                               seeds  not found  schedules: median  worst  worst, s of CPU")
     for row in answer["found"]:

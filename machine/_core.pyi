@@ -282,6 +282,9 @@ class Explorer:
     def next(self) -> str | None:
         """Make the next run, and say why it ended, as `Machine.execute` does; the machine stands at its end. None:
         there are no more."""
+    def descend(self, seed: int) -> float:
+        """One random descent (Knuth 1975), before the first run: its mean over many seeds is the number of classes of
+        equivalent runs, the fewest that `next` can make. Raises ValueError in a bounded search, or after a run."""
     def repeat(self) -> str:
         """Make the last run again from its beginning, so that `Machine.choices_take` has all of it."""
     def path(self) -> bytes:

@@ -192,6 +192,11 @@ def _extent_lines(extent: Extent, exhausted: bool) -> list[str]:
         f"bound: changes between accesses to the {extent.words:,} words that {who} shared in "
         f"{extent.learned_from:,} runs",
     ]
+    if extent.estimate is not None and not exhausted:
+        lines.append(
+            f"estimate: {extent.estimate.schedules:,.0f} classes in all, give or take {extent.estimate.error:,.0f}, "
+            f"by {extent.estimate.descents:,} random descents: take it for the magnitude"
+        )
     if extent.cut:
         lines.append(f"incomplete: {extent.cut}")
     return lines

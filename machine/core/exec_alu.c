@@ -1,6 +1,7 @@
 /* Arithmetic and logic: ADD..CMP, TEST, INC, DEC, NEG, NOT, XADD, CMPXCHG, XCHG. SDM vol. 2. */
 #include "exec.h"
 #include "operand.h"
+#include "visible.h"
 
 enum alu { ADD, OR, ADC, SBB, AND, SUB, XOR, CMP };
 
@@ -202,8 +203,10 @@ ALWAYS_INLINE enum status cmpxchg_e_g(struct cpu *c, const struct op *op, uint32
 		TRY(mem_store(c, op, addr, size, equal ? reg_get(c, op->reg, size) : e));
 	else if (equal)
 		reg_set(c, op->rm, size, reg_get(c, op->reg, size));
-	if (!equal)
+	if (!equal) {
+		visible_unequal(c);
 		reg_set(c, RAX, size, e);
+	}
 	flags_sub(c, a, e, a - e, size);
 	return STATUS_OK;
 }
@@ -218,6 +221,7 @@ static enum status compare_exchange_8(struct cpu *c, const struct op *op, bool *
 	*equal = e == expected;
 	TRY(mem_store(c, op, addr, 8, *equal ? reg_get(c, RCX, 4) << 32 | reg_get(c, RBX, 4) : e));
 	if (!*equal) {
+		visible_unequal(c);
 		reg_set(c, RAX, 4, e);
 		reg_set(c, RDX, 4, e >> 32);
 	}
@@ -237,6 +241,7 @@ static enum status compare_exchange_16(struct cpu *c, const struct op *op, bool 
 	TRY(mem_store(c, op, addr, 8, *equal ? c->s.gpr[RBX] : low));
 	TRY(mem_store(c, op, addr + 8, 8, *equal ? c->s.gpr[RCX] : high));
 	if (!*equal) {
+		visible_unequal(c);
 		c->s.gpr[RAX] = low;
 		c->s.gpr[RDX] = high;
 	}

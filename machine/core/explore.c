@@ -121,6 +121,11 @@ void explorer_destroy(struct explorer *e)
 	free(e);
 }
 
+bool explorer_started(const struct explorer *e)
+{
+	return e->started;
+}
+
 const struct explore_counts *explorer_counts(const struct explorer *e)
 {
 	return &e->counts;
@@ -147,6 +152,8 @@ static enum stop stand(struct explorer *e)
 	struct machine *m = e->m;
 	for (;;) {
 		enum stop stop = agents_settle(m, e->options.step_max);
+		if (m->agents.overlooked)
+			e->counts.cut = CUT_OVERLOOKED;
 		if (stop != STOP_plan)
 			return stop;
 		if (m->s.ended)
@@ -159,6 +166,8 @@ static enum stop stand(struct explorer *e)
 		stop = agents_stuck(m);
 		if (e->options.mode == EXPLORE_DPOR && m->agents.ticks != ticks)
 			e->counts.cut = CUT_INTERRUPT;
+		if (stop == STOP_choice)
+			e->counts.cut = CUT_CHOICE;
 		if (stop != STOP_plan)
 			return stop;
 	}
@@ -242,7 +251,7 @@ static void clock_begin(const struct explorer *e, uint32_t end, uint32_t *clock)
 	/* A locked step comes after all drains before it, and one that had to wait after the drain it waited for. */
 	bool locked = false;
 	for (uint32_t i = 0; i < f->touch.count; i++)
-		locked |= f->touch.notes[i].writes;
+		locked |= f->touch.notes[i].writes || f->touch.notes[i].locked;
 	const struct frame *drain = locked ? last_step(e, AGENT_DRAIN + number, end) : NULL;
 	if (drain)
 		clock_join(clock, drain->clock);
@@ -630,6 +639,108 @@ static enum explore_result next(struct explorer *e, enum stop *stop)
 		}
 		return EXPLORE_RUN;
 	}
+}
+
+/* --- Knuth's descents --- */
+
+static const double INDEPENDENT_WEIGHT = 0.5;
+
+/* Finds out what each of the agents in `able` would touch. False if memory is short. */
+static bool try_all(struct explorer *e, uint32_t able)
+{
+	struct machine *m = e->m;
+	struct frame *f = &e->frames[e->depth];
+	struct resume here = {e->depth, snapshot_take(m), m->agents};
+	if (!here.snapshot)
+		return false;
+	for (; able; able &= able - 1) {
+		struct touch *touch = &f->asleep[__builtin_ctz(able)];
+		agents_take(m, (uint32_t)__builtin_ctz(able));
+		touch->count = m->watch.count;
+		memcpy(touch->notes, m->watch.notes, sizeof(touch->notes));
+		resume(e, &here);
+	}
+	snapshot_destroy(here.snapshot);
+	return true;
+}
+
+/* One of the agents in `able`, drawn; those before it are put to sleep. One whose step is independent of such a step has the fewer
+ * leaves behind it the longer nobody wakes the other: it is drawn the less often. *probability: of what was drawn. */
+static uint32_t draw_agent(struct frame *f, uint32_t able, uint64_t random, double *probability)
+{
+	double weight[ACTORS], sum = 0;
+	for (uint32_t rest = able; rest; rest &= rest - 1) {
+		uint32_t agent = (uint32_t)__builtin_ctz(rest);
+		weight[agent] = 1;
+		for (uint32_t before = able & (bit(agent) - 1); before; before &= before - 1) {
+			uint32_t other = (uint32_t)__builtin_ctz(before);
+			if (other % CPU_MAX == agent % CPU_MAX || !touches_conflict(&f->asleep[other], &f->asleep[agent]))
+				weight[agent] *= INDEPENDENT_WEIGHT;
+		}
+		sum += weight[agent];
+	}
+	double at = (double)(random >> 11) / (double)(UINT64_C(1) << 53) * sum;
+	uint32_t agent = (uint32_t)__builtin_ctz(able);
+	while (at >= weight[agent] && able & (able - 1)) {
+		at -= weight[agent];
+		f->done |= bit(agent);
+		able &= able - 1;
+		agent = (uint32_t)__builtin_ctz(able);
+	}
+	*probability = weight[agent] / sum;
+	return agent;
+}
+
+/* SplitMix64's output function, of seed and step. */
+static uint64_t draw(uint64_t seed, uint64_t step)
+{
+	uint64_t x = seed + (step + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}
+
+static enum explore_result descend(struct explorer *e, uint64_t seed, double *estimate)
+{
+	*estimate = 1;
+	resume(e, &e->resumes[0]);
+	while (stand(e) == STOP_plan) {
+		if (e->depth >= e->options.frames_max) {
+			e->counts.cut = CUT_FRAMES;
+			return EXPLORE_RUN;
+		}
+		if (!frame_open(e))
+			return EXPLORE_NO_MEMORY;
+		struct frame *f = &e->frames[e->depth];
+		uint32_t able = f->enabled & ~f->sleep & (bit(ACTORS) - 1);
+		if (!able) {
+			*estimate = 0;
+			return EXPLORE_RUN;
+		}
+		double probability = 1;
+		uint32_t agent = (uint32_t)__builtin_ctz(able);
+		if (able & (able - 1)) {
+			if (!try_all(e, able))
+				return EXPLORE_NO_MEMORY;
+			agent = draw_agent(f, able, draw(seed, e->depth), &probability);
+		}
+		*estimate /= probability;
+		frame_take(e, agent);
+	}
+	return EXPLORE_RUN;
+}
+
+enum explore_result explorer_descend(struct explorer *e, uint64_t seed, double *estimate)
+{
+	assert(e->options.mode == EXPLORE_DPOR && !e->started);
+	struct explore_counts counts = e->counts;
+	swap_classes(e, true);
+	enum explore_result result = descend(e, seed, estimate);
+	swap_classes(e, false);
+	e->counts = counts;
+	e->counts.depth = e->depth;
+	e->depth = 0;
+	return result;
 }
 
 enum explore_result explorer_next(struct explorer *e, enum stop *stop)

@@ -7,7 +7,7 @@
  * Qadeer, Rakamaric, POPL 2011; iterative context bounding: Musuvathi, Qadeer, PLDI 2007).
  *
  * There, a run is given up in a state that another one has come to with as many deviations or fewer and the same agent
- * next. That the state is the same follows from the class of the steps so far (classes.h), by a 64-bit hash.
+ * next. That the state is the same follows from the class of the steps so far (classes.h), by 56 bits of a hash.
  *
  * Nothing is cut short silently: `cut` says why runs may be missing. */
 #ifndef RACETAPE_EXPLORE_H
@@ -23,6 +23,8 @@ enum explore_cut {
 	CUT_NONE,
 	CUT_FRAMES,	/* a run had more visible steps than there is room for */
 	CUT_INTERRUPT,	/* an interrupt was pending: DPOR knows nothing of them */
+	CUT_CHOICE,	/* a run ended where a CPU waits for an answer */
+	CUT_OVERLOOKED, /* see agents.h */
 };
 
 struct explore_options {
@@ -53,6 +55,12 @@ enum explore_result explorer_next(struct explorer *e, enum stop *stop);
 /* Makes the last run again from its beginning, so that the machine's choices say all of it. */
 enum stop explorer_repeat(struct explorer *e);
 
+/* One random descent from the beginning, for DPOR and before the first run (Knuth, Estimating the efficiency of backtrack
+ * programs, Mathematics of Computation 29, 1975): in the tree in which sleep sets alone keep equivalent runs apart, and each class
+ * has one leaf where a run has ended (Godefroid, LNCS 1032, 1996). *estimate: in the mean over many seeds, the number of classes; what one
+ * descent says is the product of its choices, or 0 where all agents slept. Runs end as in explorer_next, EXPLORE_RUN. */
+enum explore_result explorer_descend(struct explorer *e, uint64_t seed, double *estimate);
+
 struct explore_counts {
 	uint64_t runs, blocked; /* ended; given up because all agents slept, or in a state that was seen */
 	uint64_t steps_made, steps_shared; /* visible steps executed anew; spared by going on from a shared state */
@@ -61,6 +69,8 @@ struct explore_counts {
 	enum explore_cut cut;
 };
 
+/* Whether a run was begun. */
+bool explorer_started(const struct explorer *e);
 const struct explore_counts *explorer_counts(const struct explorer *e);
 /* Agents of the last run's visible steps, unless `agents` is NULL; how many there are, none once there are no more runs. */
 uint32_t explorer_path(const struct explorer *e, uint8_t *agents);

@@ -52,6 +52,7 @@ static PyObject *explorer_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 	Py_INCREF(machine);
 	object->owner = (struct machine_object *)machine;
 	object->scope = scope;
+	object->bounded = bounded;
 	object->changes = m->watch.changes[scope];
 	struct explore_options options = {
 		.mode = bounded ? EXPLORE_BOUNDED : EXPLORE_DPOR,
@@ -102,6 +103,28 @@ static PyObject *explorer_next_py(PyObject *self, PyObject *unused)
 	return PyUnicode_FromString(stop_names[stop]);
 }
 
+static PyObject *explorer_descend_py(PyObject *self, PyObject *args)
+{
+	struct explorer_object *object = explorer_object_of(self);
+	unsigned long long seed;
+	if (!PyArg_ParseTuple(args, "K", &seed) || busy(self) || !usable(object))
+		return NULL;
+	if (object->bounded || explorer_started(object->explorer)) {
+		PyErr_SetString(PyExc_ValueError, "descents are made before the first run, and not in a bounded search");
+		return NULL;
+	}
+	double estimate = 0;
+	enum explore_result result;
+	object->owner->executing = true;
+	Py_BEGIN_ALLOW_THREADS
+	result = explorer_descend(object->explorer, seed, &estimate);
+	Py_END_ALLOW_THREADS
+	object->owner->executing = false;
+	if (result == EXPLORE_NO_MEMORY || object->owner->machine->choices.failed)
+		return PyErr_NoMemory();
+	return PyFloat_FromDouble(estimate);
+}
+
 static PyObject *explorer_repeat_py(PyObject *self, PyObject *unused)
 {
 	(void)unused;
@@ -142,7 +165,9 @@ static PyObject *explorer_get(PyObject *self, void *closure)
 static PyObject *explorer_cut(PyObject *self, void *closure)
 {
 	(void)closure;
-	static const char *const names[] = {"", "a run has too many visible steps", "interrupts are pending"};
+	static const char *const names[] = {"", "a run has too many visible steps", "interrupts are pending",
+					    "a CPU waits for an answer",
+					    "others could notice something that was no choice"};
 	return PyUnicode_FromString(names[explorer_counts(explorer_object_of(self)->explorer)->cut]);
 }
 
@@ -160,6 +185,7 @@ static PyGetSetDef explorer_getset[] = {
 
 static PyMethodDef explorer_methods[] = {
 	{"next", explorer_next_py, METH_NOARGS, "Make the next run; see _core.pyi."},
+	{"descend", explorer_descend_py, METH_VARARGS, "One random descent; see _core.pyi."},
 	{"repeat", explorer_repeat_py, METH_NOARGS, "Make the last run again from its beginning."},
 	{"path", explorer_path_py, METH_NOARGS, "The agents of the last run's visible steps."},
 	{NULL, NULL, 0, NULL},

@@ -48,6 +48,7 @@ struct explorer_object {
 	struct machine_object *owner;
 	struct explorer *explorer;
 	enum shared_scope scope;
+	bool bounded;
 	uint64_t changes; /* of the set of shared words that it goes by */
 };
 

@@ -10,9 +10,11 @@ Both are about the words that the learning runs have shown to be shared, and say
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Final
 
 from machine import _core
@@ -21,14 +23,32 @@ from recorder.hunt.checks import Check
 from recorder.hunt.search import Found, Tally
 from recorder.hunt.trial import Trial
 from recorder.record import Prepared
-from recorder.session import Made, Session, Stretch
+from recorder.session import Made, Stretch
 from traces.schema import records_of
 
 BOUNDED: Final = "bounded"
 DPOR: Final = "dpor"
 SYSTEMATIC: Final = (BOUNDED, DPOR)
+DESCENTS_MAX, DESCENT_STEPS_MAX = 512, 20_000
+"""Descents of an estimate: so many, or as many as come to so many visible steps."""
 FRAMES_MAX: Final = 1 << 20
 """Most visible steps of a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How many classes of equivalent schedules there are, by random descents (Knuth, Mathematics of Computation 29,
+    1975). Few descents come by the rare branches on which most of a large number stands: take it for its magnitude.
+
+    Attributes:
+        schedules: mean of the descents.
+        error: its standard error.
+        descents: how many.
+    """
+
+    schedules: float
+    error: float
+    descents: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +66,7 @@ class Extent:
         visible_steps: most visible steps of a run.
         given_up: runs that were begun and would have repeated what was seen.
         cut: why schedules may be missing within the bound, "" if none can be.
+        estimate: of dpor, how many schedules there are to make, before the first was made; else None.
     """
 
     strategy: str
@@ -58,6 +79,17 @@ class Extent:
     visible_steps: int
     given_up: int
     cut: str
+    estimate: Estimate | None = None
+
+
+def estimate(explorer: _core.Explorer) -> Estimate:
+    """How many schedules `explorer` has to make; it must not have made one."""
+    found: list[float] = []
+    visible_steps = 0
+    while len(found) < 2 or (len(found) < DESCENTS_MAX and visible_steps < DESCENT_STEPS_MAX):
+        found.append(explorer.descend(len(found)))
+        visible_steps += explorer.depth
+    return Estimate(mean(found), stdev(found) / math.sqrt(len(found)), len(found))
 
 
 class Systematic:
@@ -98,6 +130,8 @@ class Systematic:
         self._levels_done = -1
         self._visible_steps = self._given_up = 0
         self._news = False
+        self._causes: set[str] = set()
+        self._estimate: Estimate | None = None
         self.explorer: _core.Explorer | None = None
 
     def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:
@@ -107,7 +141,7 @@ class Systematic:
         while tally.schedules < count and not self.exhausted:
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            stop = self._next(tally)
+            stop = self._next()
             if stop is None:
                 continue
             self._judge(stop, tally)
@@ -128,6 +162,7 @@ class Systematic:
             visible_steps=self._visible_steps,
             given_up=self._given_up + (self.explorer.blocked if self.explorer is not None else 0),
             cut=self._cut or (self.explorer.cut if self.explorer is not None else ""),
+            estimate=self._estimate,
         )
 
     def _ticks_of(self, level: int) -> int:
@@ -135,7 +170,7 @@ class Systematic:
             return 0
         return max(level, 0) if self._tasks and self._ticks is None else self._ticks or 0
 
-    def _next(self, tally: Tally) -> str | None:
+    def _next(self) -> str | None:
         """Make a run; why it ended. None: it was made before, or there is none left on this level."""
         machine = self.prepared.machine
         if self.explorer is None:
@@ -153,6 +188,8 @@ class Systematic:
                 frames_max=FRAMES_MAX,
                 step_max=self.prepared.step_max,
             )
+            if self.strategy == DPOR:
+                self._estimate = estimate(self.explorer)
         explorer = self.explorer
         machine.console_take()
         stop = explorer.next()
@@ -186,8 +223,9 @@ class Systematic:
         tally.steps += steps - self.prepared.ready_step
         tally.stops[stop] += 1
         tally.states.add(state_hash)
-        if failure is None or failure.cause in tally.found:
+        if failure is None or failure.cause in self._causes:
             return
+        self._causes.add(failure.cause)
         tally.found[failure.cause] = Found(number, 0, failure, steps)
         self.made[number] = self._again(stop)
 
@@ -195,10 +233,10 @@ class Systematic:
         """The choices of the last run, all from `ready` on."""
         machine = self.prepared.machine
         assert self.explorer is not None
-        session = Session(machine, None, step_max=self.prepared.step_max, tap=False)
+        machine.choices_enabled = True
+        machine.choices_take()
         self.explorer.repeat()
         choices = records_of(machine.choices_take())
         end = Stretch(choices, machine.step, machine.state_hash())
         machine.choices_enabled = False
-        del session
         return Made(stop, [end])

@@ -11,9 +11,9 @@ from debugger.progress import progress
 from machine import images
 from machine.errors import UsageError
 from racetape.hunt import CONFIDENCE, bound_of
-from recorder.hunt import Hunt, hunt
+from recorder.hunt import Hunt, Verdict, hunt
 
-__all__ = ["print_matrix", "run_cell", "run_matrix"]
+__all__ = ["cell_of", "print_matrix", "run_cell", "run_matrix"]
 
 
 def run_matrix(what: Hunt, variants: tuple[str, ...], configurations: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -44,11 +44,16 @@ def run_cell(what: Hunt, variant: str, configuration: str) -> dict[str, Any]:
     verdict = hunt(replace(what, variant=variant, configuration=configuration))
     if verdict.interrupted:
         raise KeyboardInterrupt
+    return cell_of(verdict)
+
+
+def cell_of(verdict: Verdict) -> dict[str, Any]:
+    """What a hunt in one cell came to, as plain data."""
     found = verdict.found[0] if verdict.found else None
     return {
         "scenario": verdict.hunt.scenario,
-        "variant": variant,
-        "configuration": configuration,
+        "variant": verdict.prepared.variant,
+        "configuration": verdict.prepared.configuration,
         "result": verdict.result,
         "schedules": verdict.tally.schedules,
         "inconclusive": verdict.tally.stops["steps"],

@@ -58,7 +58,7 @@ def test_scenarios_json(capfd: pytest.CaptureFixture[str]) -> None:
     for row in rows:
         assert set(row) == {"name", "summary", "variants", "configurations"}
         if row["name"].startswith("wrong-zone"):
-            assert row["variants"] == ["buggy", "fix-7454f4ba40b4", "seed-wmb"]
+            assert row["variants"][:3] == ["buggy", "fix-7454f4ba40b4", "seed-wmb"]
         assert row["configurations"][0].endswith("-2level")
 
 

@@ -68,6 +68,10 @@ def test_it_ends_well_and_its_counters_are_true(name: str, configuration: str, v
     wrong = Counter(
         {key: counters[key] - expected[key] for key in {*expected, *counters} if counters[key] != expected[key]}
     )
+    if name == "soft-offline" and variant == "buggy":
+        zone = "DMA32" if configuration.endswith("x86_64") else "HighMem"
+        assert wrong == {(zone, "NR_ISOLATED_ANON"): -1, (zone, "NR_ISOLATED_FILE"): -1}
+        return
     if not name.startswith("wrong-zone") or variant.startswith("fix"):
         assert wrong == {}
         return

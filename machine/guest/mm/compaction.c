@@ -2,6 +2,9 @@
  * Memory compaction (mm/compaction.c, 2.6.39): a migration scanner goes up the zone and a free scanner comes down, until
  * they meet. 748446bb6b5a (2.6.35) introduced what 7454f4ba40b4 (3.0) fixed: see isolate_freepages().
  */
+#ifdef CONFIG_SEED_CLAMP
+#define VMSTAT_CLAMP
+#endif
 #include <linux/compaction.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>

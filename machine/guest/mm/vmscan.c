@@ -1,4 +1,7 @@
 /* Reclaim (mm/vmscan.c, 2.6.39), as far as the guest needs it: isolating, throttling, putting back. */
+#ifdef CONFIG_SEED_CLAMP
+#define VMSTAT_CLAMP
+#endif
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/pagevec.h>

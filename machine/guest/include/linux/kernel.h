@@ -28,6 +28,7 @@
 #define BUG_ON(condition) do { if (unlikely(condition)) BUG(); } while (0)
 #define VM_BUG_ON(condition) BUG_ON(condition)
 
+#define EIO 5
 #define EAGAIN 11
 #define ENOMEM 12
 #define EFAULT 14

@@ -177,6 +177,10 @@ int copy_page_range(struct mm_struct *dst_mm, struct mm_struct *src_mm, struct v
 void unmap_vma(struct mmu_gather **tlbp, struct vm_area_struct *vma, unsigned long start, unsigned long end);
 void free_pgtables(struct mmu_gather *tlb, struct vm_area_struct *vma, unsigned long floor, unsigned long ceiling);
 
+/* mm/memory-failure.c */
+#define MF_COUNT_INCREASED 1
+int soft_offline_page(struct page *page, int flags);
+
 /* mm/pgtable-generic.c */
 pte_t ptep_clear_flush(struct vm_area_struct *vma, unsigned long address, pte_t *ptep);
 pmd_t pmdp_clear_flush(struct vm_area_struct *vma, unsigned long address, pmd_t *pmdp);

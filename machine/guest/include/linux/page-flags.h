@@ -39,6 +39,7 @@ PAGE_FLAG(Head, head)
 PAGE_FLAG(Tail, tail)
 PAGE_FLAG(SwapCache, swapcache)
 PAGE_FLAG(SwapBacked, swapbacked)
+PAGE_FLAG(HWPoison, hwpoison)
 PAGE_FLAG(Unevictable, unevictable) PAGE_FLAG_TESTCLEAR(Unevictable, unevictable)
 
 static inline bool PageUptodate(const struct page *page)

@@ -1,7 +1,8 @@
 /*
  * Zone counters (include/linux/vmstat.h, 2.6.39). Each item lives in its zone and, summed, in vm_stat[]: two separate
  * atomics. SMP batches through per-CPU 8-bit differentials, so small negatives are legal there and readers clamp them
- * to 0. UP has neither batches nor clamp: what the counter says is what the reader gets, as an unsigned number.
+ * to 0. UP has neither batches nor clamp: what the counter says is what the reader gets, as an unsigned number. (A source
+ * that defines VMSTAT_CLAMP has the clamp there, too: the code variant seed-clamp.)
  */
 #ifndef LINUX_VMSTAT_H
 #define LINUX_VMSTAT_H
@@ -30,7 +31,7 @@ static inline unsigned long global_page_state(enum zone_stat_item item)
 static inline unsigned long zone_page_state(struct zone *zone, enum zone_stat_item item)
 {
 	long x = atomic_long_read(&zone->vm_stat[item]);
-#ifdef CONFIG_SMP
+#if defined(CONFIG_SMP) || defined(VMSTAT_CLAMP)
 	if (x < 0)
 		x = 0;
 #endif

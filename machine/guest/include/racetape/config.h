@@ -5,7 +5,7 @@
  *   small  (CONFIG_SMALL)  the same code with units so small that a whole run fits on a few pages of trace
  *
  * The architecture is x86-32 with 2-level page tables, with CONFIG_X86_PAE x86-32 with 3-level ones, or CONFIG_X86_64.
- * CONFIG_SMP selects the multiprocessor build, CONFIG_FIX_7454f4ba40b4 and CONFIG_SEED_WMB the code variants.
+ * CONFIG_SMP selects the multiprocessor build, CONFIG_FIX_... and CONFIG_SEED_... the code variants.
  */
 #ifndef RACETAPE_CONFIG_H
 #define RACETAPE_CONFIG_H

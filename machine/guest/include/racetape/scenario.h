@@ -20,6 +20,7 @@ void scenario_class_flip(void);
 void scenario_compound_publish(void);
 void scenario_dirty_bit(void);
 void scenario_exit_race(void);
+void scenario_soft_offline(void);
 void scenario_vmstat_lost_update(void);
 void scenario_window(void);
 

@@ -119,7 +119,7 @@ class Machine:
 
         Reasons: "plan" (all done), "steps" (step_max reached), "events" (tap full: take the events, go on),
         "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO and PICK only),
-        "livelock" (PICK only: those that do not wait spin, and nothing they read changes any more),
+        "livelock" (AUTO and PICK only: those that do not wait spin, and nothing they read changes any more),
         "choice" (AUTO and PICK only: a CPU waits for an answer), "shutdown" (triple fault), "trace"
         (stop_at_trace was hit), "diverged" (exact only), "blocked" (exact only: without ROOM, the CPU waits for its
         own buffer; also a divergence).

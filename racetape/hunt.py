@@ -10,9 +10,11 @@ from typing import Any, Final
 import click
 
 from debugger.progress import progress
+from debugger.session import Session
 from machine import images
 from machine.errors import RacetapeError
 from recorder.hunt import Extent, Hunt, Tally, Verdict, hunt
+from traces import Tape
 
 CONFIDENCE: Final = 0.95
 """Of the statement about a hunt in which nothing failed."""
@@ -89,6 +91,7 @@ def _answer(verdict: Verdict, tapes: list[Path]) -> dict[str, Any]:
                 "seed": row.seed,
                 "steps": row.steps,
                 "tape": str(path),
+                "waits": _waits(path),
             }
             for row, path in zip(verdict.found, tapes, strict=True)
         ],
@@ -100,6 +103,16 @@ def _answer(verdict: Verdict, tapes: list[Path]) -> dict[str, Any]:
             "ordered_pairs": tally.pairs.bit_count(),
         },
     }
+
+
+def _waits(path: Path) -> list[str]:
+    """Who waits for what at the end of a deadlock or livelock; nothing for other endings."""
+    with Tape(path) as tape:
+        if tape.footer is None or tape.footer.stop not in ("idle", "livelock"):
+            return []
+        session = Session(tape)
+        session.seek(session.timeline.last_step)
+        return session.execute("info waits").splitlines()
 
 
 def bound_of(verdict: Verdict) -> dict[str, Any]:
@@ -127,6 +140,7 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
         for row in answer["failures"]:
             lines.append(f"    {row['text']}")
             lines.append(f"        {row['tape']}: {row['steps']:,} steps, schedule {row['schedule'] + 1:,}")
+            lines += [f"        {line}" for line in row["waits"]]
     else:
         lines.append(f"{where}: nothing failed in {tally.schedules:,} schedules")
     average = tally.steps // max(tally.schedules, 1)

@@ -1,9 +1,9 @@
-"""The command `racetape matrix`: one hunt for each variant and configuration of a scenario."""
+"""The command `racetape matrix`: one hunt for each variant and configuration of some scenarios."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,26 +16,39 @@ from recorder.hunt import Hunt, Verdict, hunt
 __all__ = ["cell_of", "print_matrix", "run_cell", "run_matrix"]
 
 
-def run_matrix(what: Hunt, variants: tuple[str, ...], configurations: tuple[str, ...]) -> list[dict[str, Any]]:
+ALL: Final = "all"
+"""For: every bundled scenario."""
+
+
+def run_matrix(
+    what: Hunt, scenarios: tuple[str, ...], variants: tuple[str, ...], configurations: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """Hunt in each cell; the cells, row by row.
 
     Args:
-        what: scenario, strategy, seed, budget, checks; its variant and configuration are replaced.
-        variants, configurations: which; none means all that the scenario has.
-    Raises UsageError for what it does not have.
+        what: strategy, seed, budget, checks; its scenario, variant and configuration are replaced.
+        scenarios: which, or "all".
+        variants, configurations: which; none means all that a scenario has. With several scenarios each may lack some.
+    Raises UsageError for what there is not.
     """
-    row = images.scenario(what.scenario)
-    cells = [
-        (variant, row.configuration(configuration).name)
-        for variant in variants or row.variants
-        for configuration in configurations or row.configurations
-    ]
-    for variant, configuration in cells:
-        row.image(configuration, variant)  # complains about what does not exist
+    names = tuple(row.name for row in images.scenarios()) if ALL in scenarios else scenarios
+    rows = [images.scenario(name) for name in names]
+    cells = []
+    for name, row in zip(names, rows, strict=True):
+        for variant in variants or row.variants:
+            for configuration in configurations or row.configurations:
+                try:
+                    row.image(configuration, variant)  # complains about what does not exist
+                    cells.append((name, variant, row.configuration(configuration).name))
+                except UsageError:
+                    if len(rows) == 1:
+                        raise
+    if not cells:
+        raise UsageError("none of these scenarios has such a variant and configuration")
     out: list[dict[str, Any]] = []
     with progress("hunting: cell", lambda: len(out), len(cells), mark=""):
-        for variant, configuration in cells:
-            out.append(run_cell(what, variant, configuration))
+        for name, variant, configuration in cells:
+            out.append(run_cell(replace(what, scenario=name), variant, configuration))
     return out
 
 
@@ -67,25 +80,31 @@ def cell_of(verdict: Verdict) -> dict[str, Any]:
 
 
 def print_matrix(cells: list[dict[str, Any]]) -> None:
-    """A table: a row for each configuration, a column for each variant; then the causes."""
+    """A table: a row for each scenario and configuration, a column for each variant; then the causes."""
     if not cells:
         raise UsageError("there is no cell: neither variant nor configuration is left")
-    variants = list(dict.fromkeys(cell["variant"] for cell in cells))
-    configurations = list(dict.fromkeys(cell["configuration"] for cell in cells))
-    words = {(cell["variant"], cell["configuration"]): _words(cell) for cell in cells}
-    widths = [max(len(v), *(len(words[v, c]) for c in configurations)) for v in variants]
-    first = max(map(len, configurations))
-    click.echo("  ".join([" " * first, *(f"{v:<{w}}" for v, w in zip(variants, widths, strict=True))]).rstrip())
-    for c in configurations:
-        click.echo(
-            "  ".join(
-                [f"{c:<{first}}", *(f"{words[v, c]:<{w}}" for v, w in zip(variants, widths, strict=True))]
-            ).rstrip()
-        )
+    scenarios = list(dict.fromkeys(cell["scenario"] for cell in cells))
+    rows: list[list[str]] = []
+    for scenario in scenarios:
+        own = [cell for cell in cells if cell["scenario"] == scenario]
+        variants = list(dict.fromkeys(cell["variant"] for cell in own))
+        words = {(cell["variant"], cell["configuration"]): _words(cell) for cell in own}
+        rows.append([scenario if len(scenarios) > 1 else "", *variants])
+        indent = "  " if len(scenarios) > 1 else ""
+        for c in dict.fromkeys(cell["configuration"] for cell in own):
+            rows.append([f"{indent}{c}", *(words.get((v, c), "") for v in variants)])
+    widths = [max(len(row[n]) for row in rows if n < len(row)) for n in range(max(map(len, rows)))]
+    for row in rows:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)).rstrip())
     click.echo("fails in n: the n-th schedule was the first to fail; clean in n: none of n did" + _meaning(cells))
     for cause in dict.fromkeys(cell["cause"] for cell in cells if cell["cause"]):
-        where = [f"{cell['variant']} {cell['configuration']}" for cell in cells if cell["cause"] == cause]
+        where = [_where(cell, scenarios) for cell in cells if cell["cause"] == cause]
         click.echo(f"{cause}: first in {len(where)} cells ({where[0]}{', ...' if len(where) > 1 else ''})")
+
+
+def _where(cell: dict[str, Any], scenarios: list[str]) -> str:
+    scenario = f"{cell['scenario']} " if len(scenarios) > 1 else ""
+    return f"{scenario}{cell['variant']} {cell['configuration']}"
 
 
 def _meaning(cells: list[dict[str, Any]]) -> str:
@@ -106,7 +125,8 @@ def _meaning(cells: list[dict[str, Any]]) -> str:
 def _words(cell: dict[str, Any]) -> str:
     if cell["result"] == "failed":
         first, others = min(cell["causes"].values()) + 1, len(cell["causes"]) - 1
-        return f"fails in {first:,}" + (f", {others} more causes" if others else "")
+        more = f", {others} more causes" if others else ""
+        return f"fails in {first:,} ({cell['seconds']:.1f} s){more}"
     if cell["result"] == "exhausted":
         return f"clean in all {cell['schedules']:,}"
     return f"clean in {cell['schedules']:,}" + (f", {cell['inconclusive']:,} open" if cell["inconclusive"] else "")

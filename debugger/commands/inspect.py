@@ -9,6 +9,7 @@ import drgn
 
 from debugger.commands.arguments import complete_symbol, count_of, nothing
 from debugger.registry import REGISTRY
+from debugger.waits import Word, cycle, waits
 from machine.errors import ExpressionError, ImageError, UsageError
 from machine.symbols import find_source
 from traces import Event
@@ -26,6 +27,12 @@ NAMES_64 = (
 NAMES_SYSTEM = ("cs", "ss", "ds", "es", "fs", "gs", "fs_base", "gs_base", "cr0", "cr2", "cr3", "cr4", "efer", "cpl")
 LIST_LINES = 10
 _RANGE = re.compile(r"(?:(?P<file>[^:,]+):)?\s*(?P<first>[0-9]{0,9})\s*,\s*(?P<last>[0-9]{0,9})")
+WAITS_TEXT = {
+    "spins": "goes in circles",
+    "halt": "halts",
+    "start": "waits to be started",
+    "choice": "waits for an answer",
+}
 EVENT_STEPS_DEFAULT = 8
 EVENT_STEPS_MAX = 2000
 
@@ -75,6 +82,31 @@ def info_cpus(session: Session, arguments: str) -> str:
             f"      held: {name(addr)} = {value:#x} ({size} bytes) by {name(pc)}" for addr, _, size, value, pc in held
         ]
     return "\n".join(lines)
+
+
+@REGISTRY.command("info waits", shortest="info wai", topic=TOPIC, examples=("info waits",))
+def info_waits(session: Session, arguments: str) -> str:
+    """Show who waits for what: CPUs that halt or go in circles, and the words they look at.
+    Who made these words what they are is said, too; where CPUs wait for each other, the cycle is named."""
+    nothing(arguments, "info waits")
+    rows = session.travel("searching", lambda: waits(session.timeline))
+    lines = []
+    for row in rows:
+        lines.append(f"cpu{row.cpu} {WAITS_TEXT.get(row.state, row.state)}: {session.place(row.pc)}")
+        lines += [f"      reads {_word_text(session, word)}" for word in row.words]
+    if circle := cycle(rows):
+        after = [*circle[1:], circle[0]]
+        pairs = ", ".join(f"cpu{cpu} for cpu{other}" for cpu, other in zip(circle, after, strict=True))
+        lines.append(f"cycle: {pairs}")
+    return "\n".join(lines)
+
+
+def _word_text(session: Session, word: Word) -> str:
+    name = session.symbols.name_of_data(word.read.addr, word.read.size) or f"{word.read.addr:#x}"
+    text = f"{name} = {word.read.value:#x}"
+    if word.made is None:
+        return f"{text}, which no other CPU made so"
+    return f"{text}, which cpu{word.made.cpu} made so @{word.made.step} in {session.place(word.made.pc)}"
 
 
 @REGISTRY.command(

@@ -6,6 +6,7 @@
 #include "classes.h"
 #include "memory.h"
 #include "mmu.h"
+#include "spin.h"
 #include "steps.h"
 #include "store_buffer.h"
 #include "tap.h"
@@ -14,7 +15,6 @@
 enum {
 	LOCAL_STEPS_MAX = 1 << 14, /* after so many steps without a visible one it is asked whether the CPU loops for ever */
 	LOOP_STEPS_MAX = 256,	   /* steps of such a loop */
-	SPIN_STACK_SIZE = 256,
 	TICKS_IN_VAIN_MAX = 256,   /* so many ticks that change nothing of what those who spin read */
 	PATIENCE_MAX = 1024,	   /* so often those who seem to spin are let go on while nothing changes */
 };
@@ -36,39 +36,10 @@ void agents_start(struct machine *m, bool eager)
 
 /* --- spinning --- */
 
-/* Registers, and what is on top of the stack: code that comes by for another reason has other locals or callers. */
-static uint64_t digest(struct cpu *c)
-{
-	const struct memory *mem = &c->machine->memory;
-	/* An instruction that has made some of its loads has got on. */
-	uint64_t h = hash_bytes(c->s.rip + ((uint64_t)c->s.partial_count << 56), c->s.gpr, 16 * sizeof(c->s.gpr[0]));
-	uint64_t stack = (c->view[SS].base + (c->s.gpr[RSP] & c->stack_mask)) & c->linear_mask, phys;
-	uint64_t size = PAGE_SIZE - (stack & (PAGE_SIZE - 1));
-	size = size < SPIN_STACK_SIZE ? size : SPIN_STACK_SIZE;
-	if (mmu_peek_cached(c, stack, &phys) && memory_contains(mem, phys, size))
-		h = hash_bytes(h, mem->ram + phys, size);
-	return h;
-}
-
 static void spin_reset(struct agent_cpu *a)
 {
 	a->spinning = false;
 	a->seen_count = a->read_count = 0;
-}
-
-/* All of memory, and what the CPU's buffer holds on top of it. */
-static uint64_t whole_digest(struct cpu *c)
-{
-	struct machine *m = c->machine;
-	uint64_t h = memory_hash(&m->memory);
-	for (uint32_t i = 0; i < c->s.store_count; i++) {
-		const struct store_entry *e = store_buffer_entry(c, i);
-		uint64_t store[] = {e->phys, e->size, e->value};
-		h = hash_bytes(h, store, sizeof(store));
-	}
-	for (uint32_t i = 0; i < m->cpu_count; i++)
-		fast_forbid_writes(&m->cpus[i]);
-	return h;
 }
 
 /* After many local steps: whether the CPU is in a loop that nothing local can end, as one who waits for a word that nobody knew to
@@ -77,12 +48,12 @@ static bool loops(struct cpu *c, struct agent_cpu *a)
 {
 	if (!a->loop_steps) {
 		a->loop_steps = LOOP_STEPS_MAX;
-		a->loop = digest(c);
+		a->loop = spin_digest(c);
 		a->loop_whole = 0;
 		return false;
 	}
-	if (digest(c) == a->loop) {
-		uint64_t whole = whole_digest(c) | 1;
+	if (spin_digest(c) == a->loop) {
+		uint64_t whole = spin_whole_digest(c) | 1;
 		if (a->loop_whole == whole)
 			return true;
 		a->loop_whole = whole;
@@ -96,12 +67,12 @@ static bool loops(struct cpu *c, struct agent_cpu *a)
  * looked at: a loop may count where nobody else looks. It spins if it comes by a third time and memory is as it was. */
 static void spin_look(struct cpu *c, struct agent_cpu *a)
 {
-	uint64_t now = digest(c);
+	uint64_t now = spin_digest(c);
 	uint32_t seen = a->seen_count < SPIN_SEEN_MAX ? a->seen_count : SPIN_SEEN_MAX;
 	for (uint32_t i = 0; i < seen; i++) {
 		if (a->seen[i] != now)
 			continue;
-		uint64_t whole = whole_digest(c) | 1;
+		uint64_t whole = spin_whole_digest(c) | 1;
 		a->spinning = a->whole[i] == whole;
 		a->whole[i] = whole;
 		return;

@@ -1,8 +1,11 @@
 #include "auto.h"
 
 #include "apic.h"
+#include "spin.h"
 #include "steps.h"
 #include "tap.h"
+
+enum { TICKS_IN_VAIN_MAX = 256 }; /* so many ticks that do not end what goes in circles */
 
 static struct cpu *first_with_stores(struct machine *m)
 {
@@ -43,6 +46,30 @@ bool any_waits_for_choice(const struct machine *m)
 	return false;
 }
 
+/* At PAUSE: whether the default schedule goes in circles (Brent, BIT Numerical Mathematics 20, 1980, finds them). Registers of all CPUs
+ * are compared, and if they come again memory is, too; it is a circle if that comes again twice. */
+static bool auto_loops(struct machine *m)
+{
+	uint64_t digest = m->auto_cpu;
+	for (uint32_t i = 0; i < m->cpu_count; i++) {
+		struct cpu *c = &m->cpus[i];
+		digest = (digest ^ spin_digest(c) ^ c->s.waiting) * UINT64_C(0x9e3779b97f4a7c15);
+		digest ^= digest >> 29;
+	}
+	uint64_t pauses = ++m->auto_loop.pauses;
+	if (!(pauses & (pauses - 1))) {
+		m->auto_loop.digest = digest;
+		m->auto_loop.whole = 0;
+		return false;
+	}
+	if (digest != m->auto_loop.digest)
+		return false;
+	uint64_t whole = spin_whole_digest(&m->cpus[m->auto_cpu]) | 1; /* with the default schedule all buffers are empty */
+	bool again = whole == m->auto_loop.whole;
+	m->auto_loop.whole = whole;
+	return again;
+}
+
 enum stop auto_execute(struct machine *m, uint64_t step_end)
 {
 	while (m->step < step_end) {
@@ -73,7 +100,14 @@ enum stop auto_execute(struct machine *m, uint64_t step_end)
 		bool watch = chosen->s.nmi_pending || apic_raised(chosen);
 		enum run_end end = step_run(chosen, watch ? m->step + 1 : step_end, true);
 		switch (end) {
-		case RUN_PAUSE: m->auto_cpu = (chosen->number + 1) % m->cpu_count; break;
+		case RUN_PAUSE:
+			m->auto_cpu = (chosen->number + 1) % m->cpu_count;
+			if (!auto_loops(m))
+				break;
+			if (m->auto_loop.ticks++ == TICKS_IN_VAIN_MAX || !auto_tick(m))
+				return STOP_livelock;
+			m->auto_loop.pauses = 0;
+			break;
 		case RUN_WAITING: m->auto_cpu = 0; break;
 		case RUN_TRACE: return STOP_trace;
 		case RUN_BLOCKED: /* cannot be: nothing is buffered, */

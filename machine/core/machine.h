@@ -552,6 +552,11 @@ struct machine {
 	/* Where the default schedule stands: no state of the guest's, so not hashed; but snapshots keep it, so that the
 	 * schedule goes on from there as it would have. */
 	uint32_t auto_cpu;
+	/* The default schedule, at PAUSE: how often, and digests of the state when that was last a power of two. */
+	struct {
+		uint64_t pauses, digest, whole;
+		uint32_t ticks; /* because of that */
+	} auto_loop;
 
 	/* Never saved. */
 	struct tap tap;

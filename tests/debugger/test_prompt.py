@@ -97,7 +97,7 @@ def test_the_terminal_application(session: Session, keys: str, expected: list[st
     ("text", "words"),
     [
         ("rev", {"reverse-continue", "reverse-stepi"}),
-        ("info ", {"registers", "cpus", "watch"}),
+        ("info ", {"registers", "cpus", "watch", "waits"}),
         ("info r", {"registers"}),
         ("print cou", {"counter"}),
         ("seek ", {"start", "ready", "end"}),

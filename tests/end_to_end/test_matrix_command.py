@@ -58,8 +58,10 @@ def test_the_table(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix", "wrong-zone-small", "--config", "up", "--budget", "5"]) == 1
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].split() == ["buggy", FIX, "seed-wmb", "seed-clamp"]
+    said = re.sub(r"\(\d+\.\d s\) *", "", lines[1])
     fails = ["fails", "in", "1"]
-    assert lines[1].split() == ["up-2level", *fails, "clean", "in", "5", *fails, *fails]
+    assert said.split() == ["up-2level", *fails, "clean", "in", "5", *fails, *fails]
+    assert said != lines[1]
     assert main(["matrix", "wrong-zone-small", "--config", "up", "--variant", FIX, "--budget", "5"]) == 0
 
 
@@ -162,3 +164,27 @@ def test_a_search_that_was_cut_decides_nothing(answers: list[dict[str, Any]]) ->
     for row in HYPOTHESES:
         if "clamp" not in row.text and "backing out" not in row.text:  # each stands on one schedule that was made
             assert settled(answers, row.text, cut) is None
+
+
+def test_several_scenarios_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that lack a configuration have no row for it."""
+    arguments = ["window", "dirty-bit", "--config", "up-2level", "--config", "smp2-2level", "--budget", "300"]
+    assert main(["matrix", *arguments, "--json"]) == 1
+    cells = json.loads(capsys.readouterr().out)
+    rows = {(cell["scenario"], cell["variant"], cell["configuration"]): cell["result"] for cell in cells}
+    assert rows == {
+        ("window", "buggy", "smp2-2level"): "failed",
+        ("window", "fixed", "smp2-2level"): "budget",
+        ("dirty-bit", "buggy", "up-2level"): "budget",
+        ("dirty-bit", "buggy", "smp2-2level"): "failed",
+        ("dirty-bit", "fix-d52605d7cb30", "up-2level"): "budget",
+        ("dirty-bit", "fix-d52605d7cb30", "smp2-2level"): "budget",
+    }
+    assert main(["matrix", *arguments]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["window", "buggy", "fixed"]
+    assert lines[2].split() == ["dirty-bit", "buggy", "fix-d52605d7cb30"]
+    assert lines[3].split()[0] == "up-2level"
+    assert any("(dirty-bit buggy smp2-2level)" in line for line in lines)
+    assert main(["matrix", "window", "dirty-bit", "--variant", "nope"]) == 2
+    assert "none of these scenarios" in capsys.readouterr().err

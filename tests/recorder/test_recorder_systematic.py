@@ -143,7 +143,7 @@ def test_a_livelock_is_a_failure_with_its_places(tmp_path: Path) -> None:
     assert (summary.stop, summary.outcome) == ("livelock", "failed")
     with Tape(tmp_path / "v.tape") as tape:
         assert verify(tape).ok
-    assert Trial(prepared).run(Default(), 0).stop == "steps"  # single steps know nothing of it
+    assert Trial(prepared).run(Default(), 0).stop == "livelock"
 
 
 def test_coverage_says_what_a_random_hunt_has_seen() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +24,7 @@ from machine import _core
 from recorder.hunt import Hunt, endings_only, hunt
 from recorder.hunt.systematic import Systematic
 from recorder.hunt.trial import Trial
-from recorder.litmus import assemble, explore, parse_file, reduce
+from recorder.litmus import assemble, explore, parse, parse_file, reduce
 from recorder.litmus.bundled import find
 from recorder.record import prepare
 from recorder.schedule import Strategy
@@ -146,6 +147,59 @@ def litmus(seconds: float) -> list[dict[str, Any]]:
     return out
 
 
+def _generated(count: int, threads: int, length: int) -> Iterator[str]:
+    """Random programs in herd's format, always the same ones: loads, stores and fences of two words (three threads:
+    three)."""
+    r = random.Random(threads)
+    places = "xyz"[:threads]
+    for number in range(count):
+        cells = []
+        for thread in range(threads):
+            registers, rows = iter(("eax", "ebx", "ecx", "edx")), []
+            for index in range(length):
+                kind, place = r.random(), r.choice(places)
+                if kind < 0.1:
+                    rows.append("mfence")
+                elif kind < 0.55:
+                    rows.append(f"movl ({place}),%{next(registers)}")
+                else:
+                    rows.append(f"movl ${10 * thread + index + 1},({place})")
+            cells.append(rows)
+        table = [" | ".join(f"P{thread}" for thread in range(threads))]
+        table += [" | ".join(row) for row in zip(*cells, strict=True)]
+        initial = " ".join(f"{place}=0;" for place in places)
+        yield f"X86 generated{number}\n{{ {initial} }}\n" + " ;\n".join(table) + " ;\n"
+
+
+def generated(count: int) -> list[dict[str, Any]]:
+    """How long it takes to find all final states of generated tests, by state and by DPOR."""
+    out = []
+    for threads, length in ((2, 4), (3, 3)):
+        tests = assemble([parse(text, "generated") for text in _generated(count, threads, length)])
+        by_state, by_class, finals = [], [], 0
+        for test in tests:
+            started = time.process_time()
+            states = explore(test)
+            by_state.append(time.process_time() - started)
+            started = time.process_time()
+            reduction = reduce(test)
+            by_class.append(time.process_time() - started)
+            if reduction.cut or set(reduction.finals.values()) != set(states.finals.values()):
+                raise ValueError(f"{test.test.name}: the searches disagree")
+            finals += len(states.finals)
+        out.append(
+            {
+                "threads": threads,
+                "accesses": length,
+                "tests": count,
+                "finals": finals,
+                "by_state": max(by_state),
+                "by_class": max(by_class),
+            }
+        )
+    return out
+
+
 def published() -> list[dict[str, Any]]:
     """Runs of DPOR, beside the executions that others have published for the same programs."""
     out = []
@@ -206,6 +260,7 @@ def main() -> None:
         "speeds": speeds(seconds),
         "sharing": sharing(200 if arguments.quick else 1 << 30),
         "litmus": litmus(seconds / 4),
+        "generated": generated(50 if arguments.quick else 500),
         "published": published(),
         "found": found(seeds),
     }
@@ -233,6 +288,10 @@ def _print(answer: dict[str, Any]) -> None:
             f"{row['test']:15}{row['finals']:>13}{row['schedules']:>11,}{row['given_up']:>10,}{row['all']:>15,}"
             f"{row['rate']:>13,.0f}"
         )
+    print("\ngenerated tests                    final states  slowest, by state  slowest, by dpor")
+    for row in answer["generated"]:
+        what = f"{row['tests']} of {row['threads']} threads of {row['accesses']}"
+        print(f"{what:35}{row['finals']:>12,}{row['by_state']:>17.3f} s{row['by_class']:>16.3f} s")
     print("\nprogram               model  published by            executions  schedules  given up")
     for row in answer["published"]:
         print(

@@ -142,12 +142,13 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
             lines.append(f"        {row['tape']}: {row['steps']:,} steps, schedule {row['schedule'] + 1:,}")
             lines += [f"        {line}" for line in row["waits"]]
     else:
-        lines.append(f"{where}: nothing failed in {tally.schedules:,} schedules")
+        lines.append(f"{where}: nothing failed in {_many(tally.schedules, 'schedule')}")
     average = tally.steps // max(tally.schedules, 1)
     speed = tally.schedules / verdict.seconds if verdict.seconds else 0.0
     lines.append(
-        f"searched: {answer['strategy']}, seed {answer['seed']}; {tally.schedules:,} schedules of {average:,} steps on "
-        f"average, {len(tally.states):,} different final states; {verdict.seconds:.1f} s, {speed:,.0f} schedules/s"
+        f"searched: {answer['strategy']}, seed {answer['seed']}; {_many(tally.schedules, 'schedule')} of {average:,} "
+        f"steps on average, {_many(len(tally.states), 'different final state')}; {verdict.seconds:.1f} s, "
+        f"{speed:,.0f} schedules/s"
     )
     coverage = answer["coverage"]
     if coverage["classes"]:
@@ -157,7 +158,7 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
             "instructions"
         )
     if answer["inconclusive"]:
-        lines.append(f"inconclusive: {answer['inconclusive']:,} schedules reached the step limit")
+        lines.append(f"inconclusive: {_many(answer['inconclusive'], 'schedule')} reached the step limit")
     if verdict.resumed:
         lines.append(f"resumed: {verdict.resumed:,} of the schedules were run before ({verdict.hunt.resume})")
     if verdict.interrupted:
@@ -190,6 +191,10 @@ def report(verdict: Verdict, answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + "s" * (count != 1)
+
+
 def _extent_lines(extent: Extent, exhausted: bool) -> list[str]:
     """What a systematic hunt has searched."""
     if extent.strategy == "dpor":
@@ -197,12 +202,14 @@ def _extent_lines(extent: Extent, exhausted: bool) -> list[str]:
     elif extent.deviations is None or extent.deviations < 0:
         what = "not even the default schedule to its end"
     else:
-        what = f"every schedule with up to {extent.deviations} deviation" + "s" * (extent.deviations != 1)
+        what = f"every schedule with up to {_many(extent.deviations, 'deviation')}"
     who = "CPUs or tasks" if extent.tasks else "CPUs"
     stores = "stores held or not" if extent.held else "stores drain at once"
     lines = [
-        ("exhausted: " if exhausted else "so far: ") + what + f", at {extent.visible_steps:,} visible steps; {stores}, "
-        f"{extent.ticks} timer ticks; {extent.given_up:,} more were begun and led to what was seen",
+        ("exhausted: " if exhausted else "so far: ")
+        + what
+        + f", at {_many(extent.visible_steps, 'visible step')}; {stores}, {_many(extent.ticks, 'timer tick')}; "
+        f"{extent.given_up:,} more were begun and led to what was seen",
         f"bound: changes between accesses to the {extent.words:,} words that {who} shared in "
         f"{extent.learned_from:,} runs",
     ]

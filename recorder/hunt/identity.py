@@ -9,10 +9,11 @@ from recorder.hunt.search import Search
 from recorder.record import Prepared, tool
 
 if TYPE_CHECKING:
+    from recorder.hunt.systematic import Systematic
     from recorder.hunt.verdict import Hunt
 
 
-def identity(what: Hunt, prepared: Prepared, search: Search) -> dict[str, Any]:
+def identity(what: Hunt, prepared: Prepared, search: Search | Systematic) -> dict[str, Any]:
     """All that an answer depends on except how much is searched, in plain values; two compare by `difference`.
 
     The version says nothing about a working copy, and nothing about a host. So the first schedule is run, and how it

@@ -46,6 +46,8 @@ class Journal:
         self._name = path
         self._asked = asked
         self._next = 0.0
+        self.levels: dict[str, Any] | None = None
+        """Of a systematic hunt: what `Systematic.levels` said last."""
         if self.path.exists():
             self._take_over(verdict)
         self.save(verdict)  # a file that cannot be written is no news for the end of the hunt
@@ -58,7 +60,7 @@ class Journal:
     def save(self, verdict: Verdict) -> None:
         """Write the file. Raises RacetapeError."""
         started = time.monotonic()
-        body = json.dumps({"hunt": self._asked, **_written(verdict)}).encode()
+        body = json.dumps({"hunt": self._asked, **_written(verdict), "levels": self.levels}).encode()
         data = _MAGIC + sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
@@ -82,6 +84,7 @@ class Journal:
             differs = difference(body["hunt"], self._asked)
             tally = _tally(body)
             seconds, first = float(body["seconds"]), body["first_failure_seconds"]
+            self.levels = body.get("levels")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"{self._name} is damaged: it holds no hunt ({error!r})") from error
         if differs is not None:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Final
+from typing import Any, Final
 
 from machine import _core
 from machine.errors import UsageError
@@ -102,6 +103,7 @@ class Systematic:
         checks: what else fails a run than its ending.
     Attributes:
         exhausted: whether there are no more runs.
+        level_ended: whether the last block ended because all runs with that number of deviations are made.
         explorer: the core's search, while there is one.
         made: the failing runs by number.
     Raises UsageError.
@@ -119,7 +121,7 @@ class Systematic:
             raise UsageError("dpor knows neither deviations nor ticks: --bound goes with --strategy bounded")
         self.prepared, self.strategy, self.bound = prepared, strategy, bound
         self.profile = prepared.profile(visible=True)
-        self.exhausted = False
+        self.exhausted = self.level_ended = False
         self.made: dict[int, Made] = {}
         self._tasks = prepared.machine.cpus == 1
         self._ticks = ticks
@@ -135,10 +137,12 @@ class Systematic:
         self.explorer: _core.Explorer | None = None
 
     def block(self, first: int, count: int, *, every: bool, deadline: float | None = None) -> Tally:
-        """Make the next `count` runs, the first of which is number `first`; fewer if there are no more of them."""
+        """Make the next `count` runs, the first of which is number `first`; fewer if there are no more of them with as
+        many deviations."""
         assert first == self._done, "one after the other"
         tally = Tally()
-        while tally.schedules < count and not self.exhausted:
+        self.level_ended = False
+        while tally.schedules < count and not self.exhausted and not self.level_ended:
             if deadline is not None and time.monotonic() >= deadline:
                 break
             stop = self._next()
@@ -148,6 +152,42 @@ class Systematic:
             if tally.found and not every:
                 break
         return tally
+
+    def levels(self) -> dict[str, Any]:
+        """What `go_on` needs to go on behind the last number of deviations that was done; plain values."""
+        return {
+            "levels_done": self._levels_done,
+            "schedules": self._done,
+            "cut": self._cut,
+            "visible_steps": self._visible_steps,
+            "given_up": self._given_up,
+            "over": not self._news,
+            "causes": sorted(self._causes),
+            "made": {
+                str(number): {
+                    "stop": run.stop,
+                    "end_step": run.stretches[-1].end_step,
+                    "state_hash": run.stretches[-1].state_hash,
+                    "records": b64encode(run.stretches[-1].records.tobytes()).decode(),
+                }
+                for number, run in self.made.items()
+            },
+        }
+
+    def go_on(self, levels: dict[str, Any]) -> None:
+        """Take over what `levels` of another search of the same hunt said; nothing may have been made yet.
+
+        Raises KeyError, TypeError or ValueError if it is not what `levels` says.
+        """
+        assert self._done == 0
+        self._levels_done, self._done = int(levels["levels_done"]), int(levels["schedules"])
+        self._level = self._levels_done + 1
+        self._cut, self._causes = str(levels["cut"]), set(levels["causes"])
+        self._visible_steps, self._given_up = int(levels["visible_steps"]), int(levels["given_up"])
+        for number, run in levels["made"].items():
+            records = records_of(b64decode(run["records"]))
+            self.made[int(number)] = Made(run["stop"], [Stretch(records, run["end_step"], run["state_hash"])])
+        self.exhausted = bool(levels["over"]) or (self.bound is not None and self._levels_done >= self.bound)
 
     def extent(self) -> Extent:
         """What has been searched so far."""
@@ -211,6 +251,7 @@ class Systematic:
         if self.strategy == BOUNDED:
             self._levels_done = self._level
             self._level += 1
+        self.level_ended = True
         self.exhausted = self.strategy == DPOR or self._level - 1 == self.bound or not self._news
 
     def _judge(self, stop: str, tally: Tally) -> None:

@@ -17,7 +17,7 @@ from recorder.hunt.crew import Alone, Crew, Pool, TimeIsUp, in_order
 from recorder.hunt.identity import identity
 from recorder.hunt.resume import Journal
 from recorder.hunt.search import Found, Search, Tally
-from recorder.hunt.systematic import SYSTEMATIC, Extent, Systematic
+from recorder.hunt.systematic import DPOR, SYSTEMATIC, Extent, Systematic
 from recorder.profile import Manner
 from recorder.record import Prepared, prepare
 from recorder.session import Made, deferred_interrupt
@@ -212,32 +212,55 @@ def hunt(what: Hunt, progress: Progress | None = None) -> Verdict:
 
 def _go_through(what: Hunt, progress: Progress | None) -> Verdict:
     """A systematic hunt: one process, one block after the other. A budget of schedules ends it like any other."""
-    if what.resume is not None or what.cluster is not None:
+    if what.cluster is not None or (what.resume is not None and what.strategy == DPOR):
         raise UsageError(
-            f"strategy {what.strategy} goes on from state to state: --resume and --cluster are for drawn ones"
+            f"strategy {what.strategy} goes on from state to state: --cluster is for drawn schedules, --resume for those "
+            "and for bounded"
         )
     prepared = what.prepare()
     search = Systematic(prepared, what.strategy, what.bound, checks=what.checks(prepared))
     verdict = Verdict(what, prepared, made=search.made)
-    started = time.monotonic()
-    deadline = None if what.seconds is None else started + what.seconds
+    journal = None if what.resume is None else _journal(what, what.resume, verdict, search)
+    started = time.monotonic() - verdict.seconds
+    deadline = None if what.seconds is None else time.monotonic() + what.seconds
+    over = bool(verdict.tally.found) and not what.every
     try:
-        while not search.exhausted and verdict.tally.schedules < what.schedules:
+        while not over and not search.exhausted and verdict.tally.schedules < what.schedules:
             first = verdict.tally.schedules
             block = search.block(
                 first, min(BLOCK_SCHEDULES, what.schedules - first), every=what.every, deadline=deadline
             )
-            _count(verdict, block, time.monotonic() - started)
+            with deferred_interrupt() as interrupted:
+                _count(verdict, block, time.monotonic() - started)
+                over = bool(block.found) and not what.every
+                if journal is not None and (over or search.level_ended):
+                    journal.levels = search.levels()
+                    journal.save(verdict)
+            if interrupted:
+                raise KeyboardInterrupt
             if progress is not None:
                 progress(verdict.tally)
-            over = deadline is not None and time.monotonic() >= deadline
-            if over or (block.found and not what.every):
-                break
+            over |= deadline is not None and time.monotonic() >= deadline
     except KeyboardInterrupt:
         verdict.interrupted = True
     verdict.seconds = time.monotonic() - started
     verdict.exhausted, verdict.extent = search.exhausted, search.extent()
     return verdict
+
+
+def _journal(what: Hunt, path: Path, verdict: Verdict, search: Systematic) -> Journal:
+    """The file of a bounded hunt, which has what was done with whole numbers of deviations; `search` goes on behind."""
+    first = Systematic(verdict.prepared, what.strategy, 0, checks=what.checks(verdict.prepared))
+    asked = identity(what, verdict.prepared, first)
+    extent = search.extent()
+    asked["shared_words"] = [extent.words, extent.learned_from]
+    journal = Journal(path, asked, verdict)
+    if journal.levels is not None:
+        try:
+            search.go_on(journal.levels)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{path} is damaged: it holds no bounded hunt ({error!r})") from error
+    return journal
 
 
 def _count(verdict: Verdict, block: Tally, seconds: float) -> None:

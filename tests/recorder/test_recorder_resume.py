@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from debugger.checks import scenario_counters
 from machine.errors import RacetapeError, UsageError
 from recorder.hunt import Failure, Found, Hunt, Search, Tally, Verdict, endings_only, hunt
 from recorder.hunt.resume import Journal
@@ -209,3 +210,66 @@ def test_the_first_schedule_that_stands_for_the_build_is_not_counted(written: Pa
     body = json.loads(written.read_bytes().splitlines()[1])
     assert body["schedules"] == 1
     assert body["steps"] == body["hunt"]["first_schedule"]["steps"] == alone.block(0, 1, every=True).steps
+
+
+BOUNDED: dict[str, Any] = {
+    "scenario": "wrong-zone-small",
+    "configuration": "smp2-2level",
+    "strategy": "bounded",
+    "bound": 1,
+    "schedules": 100_000,
+    "checks": scenario_counters,
+    "every": True,
+}
+
+
+def test_a_bounded_hunt_goes_on_behind_the_last_whole_number_of_deviations(tmp_path: Path) -> None:
+    whole = hunt(Hunt(**BOUNDED))
+    assert len(whole.found) > 1
+    parts = Hunt(**BOUNDED, resume=tmp_path / "b.hunt")
+    first = hunt(dataclasses.replace(parts, bound=0))
+    assert (first.tally.schedules, first.resumed) == (1, 0)
+    part = hunt(parts, stop_after(200))
+    assert part.interrupted
+    assert part.resumed == 1
+    last = hunt(parts)
+    assert (last.interrupted, last.resumed) == (False, 1)
+    assert contents(last) == contents(whole)
+    again = hunt(parts)
+    assert again.resumed == again.tally.schedules
+    assert contents(again) == contents(whole)
+    assert again.extent == last.extent == whole.extent
+    tapes = []
+    for name, verdict in (("again", again), ("whole", whole)):
+        number = verdict.found[0].number
+        path = tmp_path / f"{name}.tape"
+        verdict.prepared.record(path, strategy="bounded", seed=0, made=verdict.made[number])
+        tapes.append(path.read_bytes())
+    assert tapes[0] == tapes[1]
+
+
+def test_a_bounded_hunt_that_failed_is_over(tmp_path: Path) -> None:
+    parts = Hunt("window", strategy="bounded", schedules=1000, resume=tmp_path / "w.hunt")
+    first = hunt(parts)
+    assert (first.result, first.resumed) == ("failed", 0)
+    again = hunt(parts)
+    assert again.resumed == again.tally.schedules == first.tally.schedules
+    assert contents(again) == contents(first)
+    assert set(again.made) == {first.found[0].number}
+
+
+def test_what_a_bounded_hunt_does_not_go_on_from(tmp_path: Path) -> None:
+    path = tmp_path / "w.hunt"
+    parts = Hunt("window", strategy="bounded", schedules=1000, resume=path)
+    hunt(parts)
+    with pytest.raises(UsageError, match="another hunt: there strategy is 'bounded', here 'pos'"):
+        hunt(dataclasses.replace(parts, strategy="pos"))
+    with pytest.raises(UsageError, match="goes on from state to state"):
+        hunt(dataclasses.replace(parts, strategy="dpor", resume=tmp_path / "d.hunt"))
+    head, _, body = path.read_bytes().partition(b"\n")
+    broken = json.loads(body)
+    del broken["levels"]["made"]
+    text = json.dumps(broken).encode()
+    path.write_bytes(head[: -len(sha256().hexdigest())] + sha256(text).hexdigest().encode() + b"\n" + text + b"\n")
+    with pytest.raises(UsageError, match="damaged: it holds no bounded hunt"):
+        hunt(parts)

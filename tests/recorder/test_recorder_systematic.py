@@ -120,7 +120,7 @@ def test_the_tape_is_of_the_run_that_failed(tmp_path: Path, capsys: pytest.Captu
     [
         (["--bound", "2"], "--strategy bounded"),
         (["--strategy", "dpor", "--bound", "2"], "neither deviations nor ticks"),
-        (["--strategy", "bounded", "--resume", "x.hunt"], "for drawn ones"),
+        (["--strategy", "dpor", "--resume", "x.hunt"], "--resume for those and for bounded"),
     ],
 )
 def test_what_does_not_go_together(

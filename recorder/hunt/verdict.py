@@ -214,8 +214,8 @@ def _go_through(what: Hunt, progress: Progress | None) -> Verdict:
     """A systematic hunt: one process, one block after the other. A budget of schedules ends it like any other."""
     if what.cluster is not None or (what.resume is not None and what.strategy == DPOR):
         raise UsageError(
-            f"strategy {what.strategy} goes on from state to state: --cluster is for drawn schedules, --resume for those "
-            "and for bounded"
+            f"strategy {what.strategy} goes on from state to state: --cluster is for drawn schedules, "
+            "--resume for those and for bounded"
         )
     prepared = what.prepare()
     search = Systematic(prepared, what.strategy, what.bound, checks=what.checks(prepared))

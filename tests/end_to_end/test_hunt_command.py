@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import signal
 import subprocess
@@ -77,7 +78,9 @@ def test_all_causes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert status == 1
     assert [row["tape"] for row in failures[:2]] == [str(tmp_path / "bug.tape"), str(tmp_path / "bug-2.tape")]
     assert all(Path(row["tape"]).exists() for row in failures)
-    assert {"exception 14 in __list_del", "mm/vmscan.c:105"} <= {row["cause"] for row in failures}
+    causes = {row["cause"] for row in failures}
+    assert "exception 14 in __list_del" in causes
+    assert any(re.fullmatch(r"mm/vmscan\.c:\d+", cause) for cause in causes)
 
 
 @pytest.mark.parametrize(

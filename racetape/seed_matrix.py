@@ -14,12 +14,12 @@ from typing import Any, Final
 import click
 
 from debugger.progress import progress
-from racetape.seed_cells import CellName, Cells, search_cell
+from racetape.seed_cells import CLASSES, CellName, Cells, search_cell
 from recorder.hunt.checks import Checks
 
 NAME: Final = "seed"
 BOUND: Final = 1
-"""Deviations; in dirty-bit where it fails 3, which is what its bug takes (docs/scenarios.md)."""
+"""Deviations, where _DEEPER does not say how many."""
 
 Answer = tuple[bool | None, str]
 """Whether it is so and why; None: these searches do not decide it."""
@@ -48,6 +48,13 @@ _CLAMP: Final = (_WRONG_ZONE, "seed-clamp", "up-2level")
 _OFFLINE: Final = ("soft-offline", "buggy", "up-2level")
 _OFFLINE_FIX: Final = ("soft-offline", "fix-5db8a73a8d7c", "up-2level")
 _FLIP: Final = ("class-flip", "buggy", "up-2level")
+_COLLAPSE: Final = (("collapse", "fixed", "up-2level"), ("collapse", "fixed", "smp2-2level"))
+_COLLAPSE_PLANTED: Final = ("collapse", "buggy", "up-2level")
+_DIRTY_SMP: Final = ("dirty-bit", "buggy", "smp2-2level")
+_DEEPER: Final[dict[CellName, int]] = {
+    _DIRTY_SMP: 3,  # what its bug takes (docs/scenarios.md)
+    _COLLAPSE[1]: 2,  # more than one is no great matter there
+}
 
 
 def _same(cells: Cells) -> Answer:
@@ -128,11 +135,42 @@ def _class_change(cells: Cells) -> Answer:
     )
 
 
+def _failing(cells: Cells, names: tuple[CellName, ...]) -> str:
+    """Which of these cells fail, and how; "" if none does."""
+    failed = [(name, cells[name]) for name in names if cells[name]["result"] == "failed"]
+    return ", ".join(f"{name[0]} on {name[2]}: {cell['text']}" for name, cell in failed)
+
+
+def _all_schedules(cells: Cells, names: tuple[CellName, ...]) -> str:
+    counts = " and ".join(f"{cells[name]['schedules']:,} schedules on {name[2]}" for name in names)
+    return f"clean in all {counts}"
+
+
+def _khugepaged(cells: Cells) -> Answer:
+    """Backing out of a collapse: it is right, and about the other class alone."""
+    if failing := _failing(cells, _COLLAPSE):
+        return True, failing
+    planted, june = cells[_COLLAPSE_PLANTED], cells[_BUGGY]
+    if any(cells[name]["result"] != "exhausted" for name in _COLLAPSE) or planted["result"] != "failed":
+        return UNDECIDED
+    anon, file = (sum(cells[name]["tape"]["isolated"][row] for name in _COLLAPSE) for row in CLASSES)
+    if not anon or file or not june["tape"]["counters"][CLASSES[1]]["errors"]:
+        return UNDECIDED
+    control = f"schedule {planted['tape']['schedule']:,} fails where a count is left out"
+    return False, (
+        f"{_all_schedules(cells, _COLLAPSE)} ({control}); and it isolates anonymous pages alone ({anon} on two tapes, "
+        f"{file} of files), where those of files are off, too"
+    )
+
+
 def _other_zone(cells: Cells) -> Answer:
     """Where the counters first go wrong."""
+    if failing := _failing(cells, _COLLAPSE):
+        return True, failing
     june = cells[_BUGGY]
     firsts = [row["first"] for row in june["tape"]["counters"].values()]
-    if list(june["causes"]) != ["wrong zone"] or not all(firsts):
+    clean = all(cells[name]["result"] == "exhausted" for name in _COLLAPSE)
+    if not clean or list(june["causes"]) != ["wrong zone"] or not all(firsts):
         return UNDECIDED
     places = {(row["function"], row["file"]) for row in firsts}
     if any(file.endswith("huge_memory.c") for _, file in places):
@@ -142,7 +180,10 @@ def _other_zone(cells: Cells) -> Answer:
         ", ".join(f"{zone} {error:+}" for zone, error in row["errors"].items())
         for row in june["tape"]["counters"].values()
     )
-    return False, f"another zone it is ({errors}), but it is {where} that counts pages for one they are not in"
+    return False, (
+        f"another zone it is ({errors}), but it is {where} that counts pages for one they are not in; backing out of a "
+        f"collapse is {_all_schedules(cells, _COLLAPSE)}"
+    )
 
 
 def _cure(buggy: CellName, fixed: CellName) -> Callable[[Cells], Answer]:
@@ -173,10 +214,15 @@ HYPOTHESES: Final = (
         _missing_increment,
     ),
     Hypothesis("a page's class (PageSwapBacked) changes while it is isolated", (_BUGGY, _FLIP), _class_change),
+    Hypothesis(
+        "khugepaged's release_pte_pages() uncounts wrongly when it backs out",
+        (*_COLLAPSE, _COLLAPSE_PLANTED, _BUGGY),
+        _khugepaged,
+    ),
     _only_elsewhere(
         "pmdp_get_and_clear() without xchg on UP loses something",
         ("dirty-bit", "buggy", "up-2level"),
-        ("dirty-bit", "buggy", "smp2-2level"),
+        _DIRTY_SMP,
         "nobody else walks the page tables there",
     ),
     Hypothesis(
@@ -188,7 +234,7 @@ HYPOTHESES: Final = (
         ),
         _same,
     ),
-    Hypothesis("backing out of a huge page uncounts another zone's pages", (_BUGGY,), _other_zone),
+    Hypothesis("backing out of a huge page uncounts another zone's pages", (_BUGGY, *_COLLAPSE), _other_zone),
     Hypothesis("compaction's scanner walks into the next zone (7454f4ba40b4)", (_BUGGY, _FIX), _cure(_BUGGY, _FIX)),
 )
 
@@ -199,10 +245,9 @@ def run_seed_matrix(checks: Checks) -> list[dict[str, Any]]:
     done: dict[CellName, dict[str, Any]] = {}
     with progress("hunting: cell", lambda: len(done), len(wanted), mark=""):
         for cell in wanted:
-            bound = 3 if cell[0] == "dirty-bit" and cell[2].startswith("smp") else BOUND
             # Of the clamp only one schedule is looked at.
             every = cell[0] == _WRONG_ZONE and cell != _CLAMP
-            done[cell] = search_cell(cell, bound, every=every, checks=checks)
+            done[cell] = search_cell(cell, _DEEPER.get(cell, BOUND), every=every, checks=checks)
     out = []
     for row in HYPOTHESES:
         true, why = row.settle({cell: done[cell] for cell in row.cells})

@@ -51,15 +51,17 @@ def test_the_fix_is_exhausted_where_the_bug_is(scenario: str) -> None:
     assert (clean.extent.deviations, clean.extent.cut) == (bound, "")
 
 
-def test_soft_offline_fails_at_once_and_its_fix_is_clean() -> None:
-    """Needs no schedule, so that no schedule may hide it: one deviation more than it takes."""
-    for configuration in images.scenario("soft-offline").configurations:
-        what = Hunt("soft-offline", "buggy", configuration, strategy="bounded", bound=1, checks=scenario_counters)
-        (found,) = hunt(replace(what, every=True, schedules=1_000_000)).found
+@pytest.mark.parametrize(
+    ("scenario", "buggy", "clean"), [("soft-offline", "buggy", "fix-5db8a73a8d7c"), ("collapse", "buggy", "fixed")]
+)
+def test_what_needs_no_schedule_fails_at_once_and_none_is_left(scenario: str, buggy: str, clean: str) -> None:
+    """Clean in one deviation more than it takes to fail."""
+    for configuration in images.scenario(scenario).configurations:
+        what = Hunt(scenario, buggy, configuration, strategy="bounded", bound=1, checks=scenario_counters)
+        (found,) = hunt(replace(what, schedules=1_000_000)).found
         zone = "DMA32" if configuration.endswith("x86_64") else "HighMem"
         assert (found.number, found.failure.cause) == (0, f"{zone} NR_ISOLATED_ANON is negative")
-        clean = hunt(replace(what, variant="fix-5db8a73a8d7c", schedules=1_000_000))
-        assert clean.result == "exhausted"
+        assert hunt(replace(what, variant=clean, schedules=1_000_000)).result == "exhausted"
 
 
 def test_a_planted_window_is_found_within_a_thousand_schedules() -> None:

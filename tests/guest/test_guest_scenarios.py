@@ -68,6 +68,12 @@ def test_it_ends_well_and_its_counters_are_true(name: str, configuration: str, v
     wrong = Counter(
         {key: counters[key] - expected[key] for key in {*expected, *counters} if counters[key] != expected[key]}
     )
+    if name == "collapse" and variant == "buggy":
+        # On SMP compaction takes one of the pages away first.
+        count = -5 if configuration.startswith("up") else -1
+        zone = "DMA32" if configuration.endswith("x86_64") else "HighMem"
+        assert wrong == {(zone, "NR_ISOLATED_ANON"): count}
+        return
     if name == "soft-offline" and variant == "buggy":
         zone = "DMA32" if configuration.endswith("x86_64") else "HighMem"
         assert wrong == {(zone, "NR_ISOLATED_ANON"): -1, (zone, "NR_ISOLATED_FILE"): -1}

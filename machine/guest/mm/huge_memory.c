@@ -8,7 +8,7 @@
 #include <asm/tlbflush.h>
 
 /* Deposit a page table per huge pmd, so that a later split cannot fail for lack of one. */
-static void prepare_pmd_huge_pte(struct page *pgtable, struct mm_struct *mm)
+void prepare_pmd_huge_pte(struct page *pgtable, struct mm_struct *mm)
 {
 	if (!mm->pmd_huge_pte)
 		INIT_LIST_HEAD(&pgtable->lru);

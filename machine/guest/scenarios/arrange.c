@@ -129,6 +129,31 @@ void make_lru_page(struct page *page, enum lru_list lru)
 	lru_add_drain();
 }
 
+/*
+ * A huge page, with one reference. In the small flavour few blocks lie where a huge entry can map them: take blocks until
+ * one does, and give all others back.
+ */
+struct page *take_huge_frame(void)
+{
+	struct page *page, *other, *next;
+	LIST_HEAD(taken);
+
+	current->flags |= PF_MEMALLOC;	/* all there are */
+	for (;;) {
+		page = alloc_pages(GFP_HIGHUSER_MOVABLE | __GFP_COMP, HPAGE_PMD_ORDER);
+		BUG_ON(!page);
+		if (page_to_pfn(page) % (PMD_SIZE >> PAGE_SHIFT) == 0)
+			break;
+		list_add_tail(&page->lru, &taken);
+	}
+	current->flags &= ~PF_MEMALLOC;
+	list_for_each_entry_safe(other, next, &taken, lru) {
+		list_del(&other->lru);
+		put_page(other);
+	}
+	return page;
+}
+
 struct task_struct *make_task(const char *name, int cpu, void (*entry)(void *), void *argument)
 {
 	struct task_struct *task = do_fork(name, cpu, 0, entry, argument);

@@ -45,28 +45,6 @@ static void protect_main(void *argument)
 	up_write(&mm->mmap_sem);
 }
 
-/*
- * In the small flavour few blocks lie where a huge entry can map them: take blocks until one does, and give them all back,
- * that one last, so that it is the first to be handed out.
- */
-static void free_huge_frame_last(void)
-{
-	struct page *page, *next;
-	LIST_HEAD(taken);
-
-	current->flags |= PF_MEMALLOC;	/* all there are */
-	do {
-		page = alloc_pages(GFP_HIGHUSER_MOVABLE | __GFP_COMP, HPAGE_PMD_ORDER);
-		BUG_ON(!page);
-		list_add_tail(&page->lru, &taken);
-	} while (page_to_pfn(page) % (HPAGE_PMD_SIZE >> PAGE_SHIFT));
-	current->flags &= ~PF_MEMALLOC;
-	list_for_each_entry_safe(page, next, &taken, lru) {
-		list_del(&page->lru);
-		put_page(page);
-	}
-}
-
 void scenario_dirty_bit(void)
 {
 	struct task_struct *writer = make_task("writer", num_online_cpus() > 1 ? 1 : 0, writer_main, NULL);
@@ -81,7 +59,8 @@ void scenario_dirty_bit(void)
 	writer->mm = writer->active_mm = mm;
 	protect->mm = protect->active_mm = mm;
 
-	free_huge_frame_last();
+	/* Given back last, it is the first to be handed out. */
+	put_page(take_huge_frame());
 	setup_APIC_timer();
 	wake_up_new_task(writer);
 	while (!mapped || writer->state != TASK_UNINTERRUPTIBLE) {

@@ -7,6 +7,7 @@ const struct scenario scenarios[] = {
 	{ "thp-pressure", scenario_thp_pressure },
 #ifdef CONFIG_SMALL
 	{ "class-flip", scenario_class_flip },
+	{ "collapse", scenario_collapse },
 	{ "compound-publish", scenario_compound_publish },
 	{ "dirty-bit", scenario_dirty_bit },
 	{ "exit-race", scenario_exit_race },

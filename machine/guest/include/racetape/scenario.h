@@ -17,6 +17,7 @@ void scenario_compact(void);
 void scenario_shootdown(void);
 void scenario_thp_pressure(void);
 void scenario_class_flip(void);
+void scenario_collapse(void);
 void scenario_compound_publish(void);
 void scenario_dirty_bit(void);
 void scenario_exit_race(void);
@@ -31,6 +32,7 @@ struct page *hog_take(unsigned long pfn);
 void hog_release(unsigned long start_pfn, unsigned long end_pfn);
 void make_lru_page(struct page *page, enum lru_list lru);
 struct task_struct *make_task(const char *name, int cpu, void (*entry)(void *), void *argument);
+struct page *take_huge_frame(void);
 struct page *find_get_mapped(unsigned long address);
 void scenario_failed(const char *what) __attribute__((noreturn));
 

@@ -120,6 +120,7 @@ class Machine:
         Reasons: "plan" (all done), "steps" (step_max reached), "events" (tap full: take the events, go on),
         "exit" (the guest wrote the exit port), "idle" (every CPU waits, nothing can wake one; AUTO and PICK only),
         "livelock" (AUTO and PICK only: those that do not wait spin, and nothing they read changes any more),
+        "freed" (not with exact: a freed page was touched, see `page_pool`; the step is made),
         "choice" (AUTO and PICK only: a CPU waits for an answer), "shutdown" (triple fault), "trace"
         (stop_at_trace was hit), "diverged" (exact only), "blocked" (exact only: without ROOM, the CPU waits for its
         own buffer; also a divergence).
@@ -143,6 +144,21 @@ class Machine:
         """Say which words are shared between CPUs, or (a second set) between tasks as well: a bit for each aligned 4
         bytes of RAM. Accesses to them are visible steps; None: there is no such set. Raises ValueError for a wrong
         size, MemoryError."""
+    def page_pool(
+        self, pages: int, page_bytes: int, first_frame: int, frame_count: int, alloc: int, free: int
+    ) -> None:
+        """Say which page frames the guest's allocator manages: tentative plans and `Explorer` stop with reason "freed"
+        behind a step that touches a page which tracepoint `free` has given back and `alloc` has not handed out again.
+
+        The tracepoints' operands are a page and an order: `pages` is the linear address of the page of `first_frame`,
+        `page_bytes` how far it is to the next. No page is freed when this is called, nor after `state_load` or
+        `restore` to a snapshot from before; other snapshots keep the set. It is not part of `state_hash`. With
+        `frame_count` 0 there is no pool any more. Raises ValueError, MemoryError."""
+    def freed_use(self) -> tuple[str, int, int, int, int, int, int, int] | None:
+        """Why execution stopped with "freed": (access, cpu, pc, addr, phys, step, the CPU that freed it, in which step).
+
+        access: "load", "store", "fetch", "drain" (of a store that was made before, at `pc`, while another CPU freed the
+        page), "walk" (`phys` is the entry's), or "free" (freed twice; `addr` is the page's `struct page`)."""
     def weights(self, steps: Sequence[int]) -> None:
         """For PICK_WALK: visible steps that each of AGENT_COUNT agents is thought to take; all 0: agents are equally
         probable."""

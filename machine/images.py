@@ -51,6 +51,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fix-5db8a73a8d7c": ("-DCONFIG_FIX_5db8a73a8d7c",),
     "fix-668f9abbd433": ("-DCONFIG_FIX_668f9abbd433",),
     "fix-d52605d7cb30": ("-DCONFIG_FIX_d52605d7cb30",),
+    "fix-eb66ae030829": ("-DCONFIG_FIX_eb66ae030829",),
     "fix-b5740f4b2cb3": ("-DCONFIG_FIX_b5740f4b2cb3",),
     "seed-no-mb": ("-DCONFIG_FIX_b5740f4b2cb3", "-DCONFIG_SEED_NO_MB"),
     "fixed": ("-DCONFIG_FIXED",),

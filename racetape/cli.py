@@ -379,6 +379,7 @@ def describe_stop(stop: str | None, exit_status: int | None) -> str:
         "interrupted": "recording was interrupted; the tape holds the run up to there",
         "idle": "every CPU waits and nothing can wake one: deadlock",
         "livelock": "those that do not wait go in circles: livelock",
+        "freed": "a freed page was used",
         "shutdown": "triple fault",
     }.get(stop, f"stopped: {stop}")
 

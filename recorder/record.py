@@ -11,6 +11,7 @@ from typing import Final
 
 from machine import Machine, Snapshot, images
 from machine.errors import ImageError, UsageError
+from machine.pool import page_pool
 from machine.symbols import Symbols
 from recorder.learning import profile_steps, profile_visible
 from recorder.profile import Profile
@@ -245,6 +246,14 @@ def prepare_image(
     if stop != "trace":
         raise ImageError(f"scenario {scenario} does not get ready: it stops at step {machine.step} ({stop})")
     machine.stop_at_trace = 0
+    boot_console = bytes(session.console)
+    if (pool := page_pool(machine, image)) is not None:
+        # Where the pages are is known only now, and which of them are free only to whoever saw it: set up once more.
+        machine.restore(at_reset)
+        pool.tell(machine)
+        again = Session(machine, None, step_max=step_max, tap=False)
+        for stretch in session.stretches:
+            again.replay(stretch)
     return Prepared(
         scenario=scenario,
         variant=variant,
@@ -255,7 +264,7 @@ def prepare_image(
         step_max=step_max,
         ready_step=machine.step,
         boot=session.stretches,
-        boot_console=bytes(session.console),
+        boot_console=boot_console,
         at_reset=at_reset,
         at_ready=machine.snapshot(),
     )

@@ -35,11 +35,11 @@ RECORDS_MAX: Final = CHUNK_BYTES_MAX // RECORD.itemsize
 IMAGE_PIECE_BYTES: Final = 8 << 20
 IMAGE_BYTES_MAX: Final = 1 << 30
 PAGES_MAX: Final = 1024
-STOPS: Final = ("exit", "idle", "shutdown", "livelock", "steps", "interrupted")
+STOPS: Final = ("exit", "idle", "shutdown", "livelock", "freed", "steps", "interrupted")
 """Why a run may have ended."""
 CUT_STOPS: Final = ("steps", "interrupted")
 """Those that say nothing about the run."""
-OPEN_STOPS: Final = ("livelock", *CUT_STOPS)
+OPEN_STOPS: Final = ("livelock", "freed", *CUT_STOPS)
 """Those after which the machine could have gone on."""
 
 _U64_MAX: Final = (1 << 64) - 1

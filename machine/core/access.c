@@ -4,6 +4,7 @@
 #include "chain.h"
 #include "debug.h"
 #include "mmu.h"
+#include "pool.h"
 #include "store_buffer.h"
 #include "visible.h"
 
@@ -94,6 +95,7 @@ static uint64_t piece_load(struct cpu *c, const struct piece *p, uint32_t info)
 	struct machine *m = c->machine;
 	uint64_t value = size_mask(p->size);
 	if (memory_contains(&m->memory, p->phys, p->size)) {
+		pool_look(c, POOL_LOAD, p->addr, p->phys);
 		value = store_buffer_read(c, p->phys, p->size, &info);
 	} else {
 		/* Uncached: waits until the own stores are out. */
@@ -161,6 +163,7 @@ static void piece_store(struct cpu *c, const struct piece *p, uint64_t value, ui
 		apic_write(c, p->phys, p->size, value);
 		return;
 	}
+	pool_look(c, POOL_STORE, p->addr, p->phys);
 	if (c->buffered && !(info & EVENT_LOCKED)) {
 		/* Nothing waited for room for stores that the table does not announce (frames, accessed bits). */
 		if (info & EVENT_IMPLICIT)
@@ -268,7 +271,8 @@ static bool drain_in_chain(struct cpu *c, const struct op *op)
 	struct machine *m = c->machine;
 	uint64_t step = c->step_base + op->number;
 	int64_t steps = (int64_t)(m->chain_end - step);
-	if (!m->makes_room || op == &c->single[0] || steps < 2)
+	/* A drain that may be the end of the run is for the run loop to make. */
+	if (!m->makes_room || op == &c->single[0] || steps < 2 || pool_freed(m, store_buffer_entry(c, 0)->phys))
 		return false;
 	if (steps <= op->left) { /* the run ends within this block, now an instruction earlier */
 		const struct op *end = op + (steps - 1);

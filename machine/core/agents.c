@@ -131,8 +131,9 @@ static enum stop settle(struct cpu *c, uint64_t step_end)
 	struct machine *m = c->machine;
 	struct agent_cpu *a = &m->agents.cpu[c->number];
 	while (a->at == AT_UNKNOWN) {
-		if (m->s.ended)
-			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		enum stop over = machine_over(m);
+		if (over != STOP_plan)
+			return over;
 		if (!runnable(c)) {
 			a->at = AT_REST;
 			break;

@@ -73,8 +73,9 @@ static bool auto_loops(struct machine *m)
 enum stop auto_execute(struct machine *m, uint64_t step_end)
 {
 	while (m->step < step_end) {
-		if (m->s.ended)
-			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		enum stop over = machine_over(m);
+		if (over != STOP_plan)
+			return over;
 		if (tap_full(&m->tap))
 			return STOP_events;
 		struct cpu *holder = first_with_stores(m);

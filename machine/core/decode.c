@@ -6,6 +6,7 @@
 #include "chain.h"
 #include "exec.h"
 #include "mmu.h"
+#include "pool.h"
 
 struct form_info {
 	bool modrm;
@@ -647,7 +648,7 @@ static const struct op *decode_physical(struct cpu *c, uint64_t addr, uint64_t p
 		return decode_straddling(c, addr, phys, effects);
 	/* Within a page that the code segment covers whole, nothing is left to check, not even where jumps go that stay in it. */
 	bool covered = c->s.rip >= offset && c->s.rip + (PAGE_SIZE - 1 - offset) <= c->code_limit;
-	if (effects && (c->bits == 64 || covered)) {
+	if (effects && (c->bits == 64 || covered) && !pool_freed(m, phys)) {
 		uint32_t slot = addr >> PAGE_SHIFT & (FETCH_SLOTS - 1);
 		c->fetch_tag[slot] = addr - offset;
 		c->fetch_code[slot] = page;

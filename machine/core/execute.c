@@ -180,7 +180,7 @@ static enum status deliver_fault(struct cpu *c)
 static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pause)
 {
 	struct machine *m = c->machine;
-	if (c->s.waiting || m->s.ended)
+	if (c->s.waiting || m->s.ended || m->pool.use.access)
 		return RUN_WAITING;
 	m->run_end = step_end;
 	while (m->step < m->run_end) {
@@ -235,7 +235,7 @@ static enum run_end run_chains(struct cpu *c, uint64_t step_end, bool stop_at_pa
 			if (unlikely(careful) && status != STATUS_FAULT && status != STATUS_PARTIAL)
 				finish_careful(c, step, flags, status == STATUS_REPEAT);
 		}
-		if (m->s.ended || c->s.waiting)
+		if (m->s.ended || c->s.waiting || unlikely(m->pool.use.access))
 			return RUN_WAITING;
 		if (unlikely(status == STATUS_TRACE))
 			return RUN_TRACE;

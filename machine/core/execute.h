@@ -13,6 +13,7 @@
 	STOP(livelock) \
 	STOP(choice)   \
 	STOP(shutdown) \
+	STOP(freed)    \
 	STOP(trace)    \
 	STOP(diverged) \
 	STOP(blocked)
@@ -24,12 +25,20 @@ enum stop {
 	STOP_COUNT
 };
 
+/* Why the machine does not go on; STOP_plan if it does. */
+ALWAYS_INLINE enum stop machine_over(const struct machine *m)
+{
+	if (unlikely(m->s.ended))
+		return m->s.shutdown ? STOP_shutdown : STOP_exit;
+	return unlikely(m->pool.use.access) ? STOP_freed : STOP_plan;
+}
+
 /* Why cpu_run came back. */
 enum run_end {
 	RUN_STEPS,   /* as many steps as were asked for */
 	RUN_VISIBLE, /* the next instruction touches a shared word, and the run asks */
 	RUN_BLOCKED, /* the next instruction has to wait for the CPU's own store buffer, and no room is to be made */
-	RUN_WAITING, /* the CPU waits (halt, choice, start) or the machine has ended */
+	RUN_WAITING, /* the CPU waits (halt, choice, start) or the run is over */
 	RUN_PAUSE,   /* after PAUSE, if the caller wants to know */
 	RUN_EVENTS,  /* the tap is full */
 	RUN_TRACE,   /* after the tracepoint the caller waits for */

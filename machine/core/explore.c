@@ -156,8 +156,8 @@ static enum stop stand(struct explorer *e)
 			e->counts.cut = CUT_OVERLOOKED;
 		if (stop != STOP_plan)
 			return stop;
-		if (m->s.ended)
-			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		if ((stop = machine_over(m)) != STOP_plan)
+			return stop;
 		if (m->step >= e->options.step_max)
 			return STOP_steps;
 		if (agents_enabled(m))
@@ -745,6 +745,7 @@ enum explore_result explorer_descend(struct explorer *e, uint64_t seed, double *
 
 enum explore_result explorer_next(struct explorer *e, enum stop *stop)
 {
+	e->m->pool.looks = true;
 	swap_classes(e, true);
 	enum explore_result result = next(e, stop);
 	swap_classes(e, false);
@@ -753,6 +754,7 @@ enum explore_result explorer_next(struct explorer *e, enum stop *stop)
 
 enum stop explorer_repeat(struct explorer *e)
 {
+	e->m->pool.looks = true;
 	swap_classes(e, true);
 	resume(e, &e->resumes[0]);
 	for (uint32_t i = 0; i < e->depth; i++) {

@@ -352,8 +352,9 @@ enum page_flags {
 	PAGE_CODE = 4,	   /* holds decoded instructions */
 	PAGE_WRITTEN = 8,  /* may be non-zero */
 	PAGE_UNTAKEN = 16, /* written since memory_take_pages */
+	PAGE_FREED = 32,   /* the guest has given it back: see pool.h */
 	PAGE_NOTICED = PAGE_UNSAVED | PAGE_UNHASHED | PAGE_UNTAKEN, /* whoever has to know that it is written knows */
-	PAGE_DIRECT_MASK = PAGE_NOTICED | PAGE_CODE,
+	PAGE_DIRECT_MASK = PAGE_NOTICED | PAGE_CODE | PAGE_FREED,
 	PAGE_DIRECT = PAGE_NOTICED, /* direct stores are allowed if the masked flags equal this */
 };
 
@@ -539,6 +540,28 @@ struct agents {
 	struct agent_cpu cpu[CPU_MAX];
 };
 
+/* The first use of a freed page since the machine was last restored. */
+struct pool_use {
+	uint32_t access; /* enum pool_access; 0: there was none */
+	uint32_t cpu, freed_by;
+	uint64_t step, freed_step;
+	uint64_t addr, phys; /* of a walk: what is translated, and the entry; of a page freed twice: its struct page */
+	uint64_t pc;	     /* of a drain: the store's */
+};
+
+struct pool_leaf;
+
+/* See pool.h. */
+struct pool {
+	uint64_t pages, page_size;   /* of the array of `struct page`: linear address, bytes of each */
+	uint32_t first, count;	     /* frames; no count: there is no pool */
+	uint32_t alloc, free;	     /* tracepoints */
+	bool looks;		     /* a run is made, not repeated */
+	bool failed;		     /* out of memory: the caller is told at the end of the call */
+	struct pool_use use;
+	struct pool_leaf **leaves;
+};
+
 struct decode_cache;
 
 struct machine {
@@ -564,6 +587,7 @@ struct machine {
 	struct agents agents;
 	struct classes classes;
 	struct pick pick;
+	struct pool pool; /* but for which pages are freed, which snapshots keep */
 	struct choice_log choices;
 	struct console console;
 	struct decode_cache *code;

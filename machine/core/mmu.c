@@ -1,5 +1,6 @@
 #include "mmu.h"
 
+#include "pool.h"
 #include "store_buffer.h"
 #include "tlb.h"
 #include "visible.h"
@@ -16,6 +17,8 @@ static uint64_t entry_load(const struct cpu *c, uint64_t phys, uint32_t size, ui
 uint64_t mmu_load_physical(struct cpu *c, uint64_t phys)
 {
 	uint32_t info;
+	if (memory_contains(&c->machine->memory, phys, 8))
+		pool_look(c, POOL_WALK, phys, phys);
 	return entry_load(c, phys, 8, &info);
 }
 
@@ -121,6 +124,8 @@ static enum walk_result walk(struct cpu *c, uint64_t addr, enum walker walker, s
 		if (walker == WALKER_ACCESS && visible_access(c, w->phys[level], size, false, 0))
 			return WALK_VISIBLE;
 		uint64_t entry = w->entry[level] = entry_load(c, w->phys[level], size, &info);
+		if (walker != WALKER_PEEK && memory_contains(&c->machine->memory, w->phys[level], size))
+			pool_look(c, POOL_WALK, addr, w->phys[level]);
 		if (walker != WALKER_PEEK)
 			tap_event(c, EVENT_walk, addr, w->phys[level], entry, size, level | info << 4);
 		if (!(entry & PTE_P))
@@ -206,7 +211,7 @@ static void fast_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t fla
 		return; /* devices and holes always take the slow path */
 	uint64_t page = addr & ~(uint64_t)(PAGE_SIZE - 1);
 	struct fast_entry *f = &c->fast_rows[user][addr >> PAGE_SHIFT & (FAST_SLOTS - 1)];
-	if (visible_page(c->machine, (uint32_t)(frame >> PAGE_SHIFT))) {
+	if (visible_page(c->machine, (uint32_t)(frame >> PAGE_SHIFT)) || pool_freed(c->machine, frame)) {
 		f->read_tag = f->write_tag = ~UINT64_C(0);
 		return;
 	}
@@ -219,12 +224,20 @@ static void fast_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_t fla
 	f->phys = frame - page;
 }
 
+/* What is fetched is not asked about again until its page is freed. */
+static void fetch_look(struct cpu *c, uint64_t addr, enum access_kind kind, uint64_t phys)
+{
+	if (kind == ACCESS_FETCH && memory_contains(&c->machine->memory, phys, 1))
+		pool_look(c, POOL_FETCH, addr, phys);
+}
+
 enum status mmu_translate(struct cpu *c, uint64_t addr, enum access_kind kind, bool user, uint64_t *ret)
 {
 	if (!(c->s.cr0 & CR0_PG)) {
 		*ret = addr;
 		/* No translation, no rights, no dirty bits: every page is as good as dirty. */
 		fast_fill(c, addr, *ret & ~(uint64_t)(PAGE_SIZE - 1), PTE_P | PTE_RW | PTE_US | PTE_A | PTE_D, user);
+		fetch_look(c, addr, kind, *ret);
 		return STATUS_OK;
 	}
 	struct tlb_entry *entry = tlb_find(c, addr);
@@ -245,6 +258,7 @@ enum status mmu_translate(struct cpu *c, uint64_t addr, enum access_kind kind, b
 	}
 	*ret = entry->frame + (addr & ((UINT64_C(1) << entry->shift) - 1));
 	fast_fill(c, addr, *ret & ~(uint64_t)(PAGE_SIZE - 1), entry->flags, user);
+	fetch_look(c, addr, kind, *ret);
 	return STATUS_OK;
 }
 

@@ -129,8 +129,8 @@ enum stop pick_execute(struct machine *m, const struct plan_record *r, bool fres
 		enum stop stop = agents_settle(m, step_end);
 		if (stop != STOP_plan)
 			return stop;
-		if (m->s.ended)
-			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		if ((stop = machine_over(m)) != STOP_plan)
+			return stop;
 		uint32_t enabled = agents_enabled(m), ticks;
 		if (!enabled) {
 			stop = agents_stuck(m);

@@ -81,6 +81,8 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 				return STOP_steps;
 			step_drain(c);
 			++*done;
+			if (machine_over(m) != STOP_plan)
+				return STOP_plan;
 			if (tap_full(&m->tap))
 				return STOP_events;
 		}
@@ -117,9 +119,12 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64_t count, struct plan_cursor *cursor,
 		       uint64_t step_max, bool exact)
 {
+	m->pool.looks = !exact;
+	if (exact && count) /* what is repeated goes on */
+		m->pool.use = (struct pool_use){0};
 	while (cursor->index < count) {
-		if (m->s.ended && !exact)
-			return m->s.shutdown ? STOP_shutdown : STOP_exit;
+		if (!exact && machine_over(m) != STOP_plan)
+			return machine_over(m);
 		if (m->step >= step_max)
 			return STOP_steps;
 		if (tap_full(&m->tap))
@@ -149,7 +154,5 @@ enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64
 		if (stop != STOP_plan)
 			return stop;
 	}
-	if (m->s.ended)
-		return m->s.shutdown ? STOP_shutdown : STOP_exit;
-	return STOP_plan;
+	return machine_over(m);
 }

@@ -94,7 +94,7 @@ static PyObject *explorer_next_py(PyObject *self, PyObject *unused)
 	result = explorer_next(object->explorer, &stop);
 	Py_END_ALLOW_THREADS
 	object->owner->executing = false;
-	if (result == EXPLORE_NO_MEMORY || object->owner->machine->choices.failed)
+	if (result == EXPLORE_NO_MEMORY || object->owner->machine->choices.failed || object->owner->machine->pool.failed)
 		return PyErr_NoMemory();
 	if (result == EXPLORE_DONE)
 		Py_RETURN_NONE;

@@ -8,6 +8,7 @@
 #include "apic.h"
 #include "execute.h"
 #include "memory.h"
+#include "pool.h"
 #include "mmu.h"
 #include "registers.h"
 #include "saved_state.h"
@@ -156,7 +157,7 @@ static PyObject *machine_execute(PyObject *self, PyObject *args, PyObject *kwarg
 	Py_END_ALLOW_THREADS
 	object->executing = false;
 	PyMem_Free(records);
-	if (m->choices.failed)
+	if (m->choices.failed || m->pool.failed)
 		return PyErr_NoMemory();
 	return Py_BuildValue("sKK", stop_names[stop], (unsigned long long)cursor.index, (unsigned long long)cursor.done);
 }
@@ -241,6 +242,43 @@ static PyObject *machine_watch(PyObject *self, PyObject *args, PyObject *kwargs)
 	if (!done)
 		return PyErr_NoMemory();
 	Py_RETURN_NONE;
+}
+
+static PyObject *machine_page_pool(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+	if (executing(self))
+		return NULL;
+	static char *names[] = {"pages", "page_bytes", "first_frame", "frame_count", "alloc", "free", NULL};
+	unsigned long long pages, page_size, first, count, alloc, free;
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&O&O&O&O&O&", names, to_u64, &pages, to_u64, &page_size, to_u64, &first,
+					 to_u64, &count, to_u64, &alloc, to_u64, &free))
+		return NULL;
+	struct machine *m = machine_of(self);
+	if (first > m->memory.page_count || count > m->memory.page_count - first)
+		return PyErr_Format(PyExc_ValueError, "RAM has only %lu frames", (unsigned long)m->memory.page_count);
+	if (!page_size || !alloc || alloc > 0xffff || !free || free > 0xffff || alloc == free) {
+		PyErr_SetString(PyExc_ValueError, "a page has bytes, and two tracepoints of 1 to 0xffff");
+		return NULL;
+	}
+	const struct pool pool = {.pages = pages, .page_size = page_size, .first = (uint32_t)first, .count = (uint32_t)count,
+				  .alloc = (uint32_t)alloc, .free = (uint32_t)free};
+	if (!pool_set(m, &pool))
+		return PyErr_NoMemory();
+	Py_RETURN_NONE;
+}
+
+static PyObject *machine_freed_use(PyObject *self, PyObject *unused)
+{
+	if (executing(self))
+		return NULL;
+	(void)unused;
+	static const char *const names[] = {"", "load", "store", "drain", "walk", "fetch", "free"};
+	const struct pool_use *use = &machine_of(self)->pool.use;
+	if (!use->access)
+		Py_RETURN_NONE;
+	return Py_BuildValue("sIKKKKIK", names[use->access], use->cpu, (unsigned long long)use->pc, (unsigned long long)use->addr,
+			     (unsigned long long)use->phys, (unsigned long long)use->step, use->freed_by,
+			     (unsigned long long)use->freed_step);
 }
 
 static PyObject *machine_weights(PyObject *self, PyObject *args)
@@ -805,6 +843,8 @@ static PyMethodDef machine_methods[] = {
 	{"can_interrupt", machine_can_interrupt, METH_VARARGS, "Whether a vector could be delivered to a CPU now."},
 	{"waiting", machine_waiting, METH_VARARGS, "What a CPU waits for, or ''."},
 	{"watch", (PyCFunction)(void (*)(void))machine_watch, KEYWORDS, "Say which words are shared."},
+	{"page_pool", (PyCFunction)(void (*)(void))machine_page_pool, KEYWORDS, "Say which pages are the allocator's."},
+	{"freed_use", machine_freed_use, METH_NOARGS, "The access to a freed page that ended the run, or None."},
 	{"weights", machine_weights, METH_VARARGS, "Visible steps that each agent is thought to take."},
 	{"visible_counts", machine_visible_counts, METH_NOARGS, "Visible steps of each agent in this run."},
 	{"pairs_take", machine_pairs_take, METH_NOARGS, "Map of the pairs of conflicting instructions met."},

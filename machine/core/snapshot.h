@@ -19,6 +19,7 @@ struct snapshot {
 	uint32_t auto_cpu;
 	struct platform_state platform;
 	struct page_tree *pages;
+	struct pool_leaf **freed; /* NULL: none */
 	struct cpu_state cpus[]; /* [cpu_count] */
 };
 

@@ -1,5 +1,6 @@
 #include "store_buffer.h"
 
+#include "pool.h"
 #include "visible.h"
 
 void store_buffer_compact(struct cpu *c)
@@ -98,6 +99,8 @@ void store_buffer_drain_one(struct cpu *c)
 		tap_append(m, c->number, m->step, entry->pc, EVENT_drain, entry->addr, entry->phys, entry->value,
 			   (uint32_t)entry->size, 0);
 	visible_drain(m, entry);
+	if (pool_freed(m, entry->phys))
+		pool_drain(c, entry);
 	if (!c->ahead)
 		memory_write_small(m, entry->phys, entry->value, (uint32_t)entry->size);
 	c->store_first++;

@@ -228,6 +228,8 @@ void visible_undo(struct cpu *c, uint64_t step)
 	struct watch *w = &m->watch;
 	if (w->stores_step == m->step && c->s.store_count > w->stores)
 		undo_stores(c);
+	if (m->pool.use.access && m->pool.use.step == m->step)
+		m->pool.use = (struct pool_use){0}; /* of an instruction that did not happen */
 	partial_forget(c);
 	if (m->step == step && w->partial_count) {
 		memcpy(c->s.partial, w->partial, sizeof(w->partial));

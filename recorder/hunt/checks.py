@@ -64,6 +64,35 @@ def ending_failure(stop: str, exit_status: int, console: str, frame_of: Callable
     return None
 
 
+_ACCESSES: Final = {
+    "load": "loads from",
+    "store": "stores to",
+    "fetch": "executes code in",
+    "drain": "has a store that drains to",
+    "walk": "walks through a page table in",
+    "free": "frees once more",
+}
+
+
+def freed_failure(
+    use: tuple[str, int, int, int, int, int, int, int], frames_of: Callable[[int], Sequence[Frame]]
+) -> Failure:
+    """A freed page is used.
+
+    use: as `Machine.freed_use` has it.
+    frames_of: the functions at an address, innermost (inlined) first.
+    """
+    access, cpu, pc, addr, phys, step, freed_by, freed_step = use
+    frames = frames_of(pc)
+    place = f" ({frames[0].place})" if frames[0].place else ""
+    what = {"walk": f" for {addr:#x}", "free": ""}.get(access, f" at {addr:#x}")
+    text = (
+        f"cpu{cpu} in {frames[-1].function}{place} {_ACCESSES[access]} page frame {phys >> 12:#x}{what}, "
+        f"which cpu{freed_by} freed at @{freed_step}"
+    )
+    return Failure(f"use of a freed page in {frames[-1].function}", text)
+
+
 def livelock_failure(spinning: Sequence[tuple[int, Sequence[Frame]]]) -> Failure:
     """Those that do not wait spin, each for something that only another of them, or one that waits, would change.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from machine.symbols import Frame, Symbols
-from recorder.hunt.checks import Check, Failure, ending_failure, livelock_failure
+from recorder.hunt.checks import Check, Failure, ending_failure, freed_failure, livelock_failure
 from recorder.record import Prepared
 from recorder.schedule import Strategy
 from recorder.session import Session
@@ -51,6 +51,8 @@ class Trial:
         machine = self.prepared.machine
         if stop == "livelock":
             return livelock_failure([self._frames_of(cpu) for cpu in range(machine.cpus) if not machine.waiting(cpu)])
+        if stop == "freed" and (use := machine.freed_use()) is not None:
+            return freed_failure(use, self.symbols.frames)
         failure = ending_failure(stop, machine.exit_status if stop == "exit" else 0, console, self._frame_of)
         if failure is not None or stop == "steps":
             return failure

@@ -344,6 +344,7 @@ static void prep_new_page(struct page *page, unsigned order, gfp_t gfp_flags)
 		BUG_ON(page_mapcount(p) || p->mapping || atomic_read(&p->_count) ||
 		       (p->flags & PAGE_FLAGS_CHECK_AT_PREP));
 	}
+	trace_page_alloc(page, order);
 	set_page_private(page, 0);
 	init_page_count(page);
 	if (gfp_flags & __GFP_ZERO) {
@@ -352,7 +353,6 @@ static void prep_new_page(struct page *page, unsigned order, gfp_t gfp_flags)
 	}
 	if (order && (gfp_flags & __GFP_COMP))
 		prep_compound_page(page, order);
-	trace_page_alloc(page, order);
 }
 
 static struct page *buffered_rmqueue(struct zone *zone, unsigned order, gfp_t gfp_flags, int migratetype)
@@ -578,6 +578,7 @@ int split_free_page(struct page *page)
 	rmv_page_order(page);
 	ghost(page, NR_FREE_PAGES, -(1 << order));
 	__mod_zone_page_state(zone, NR_FREE_PAGES, -(1 << order));
+	trace_page_alloc(page, order);
 	for (unsigned long i = 0; i < 1UL << order; i++)
 		init_page_count(page + i);
 	if (order >= pageblock_order - 1) {

@@ -11,6 +11,7 @@ const struct scenario scenarios[] = {
 	{ "compound-publish", scenario_compound_publish },
 	{ "dirty-bit", scenario_dirty_bit },
 	{ "exit-race", scenario_exit_race },
+	{ "mremap-flush", scenario_mremap_flush },
 	{ "soft-offline", scenario_soft_offline },
 	{ "vmstat-lost-update", scenario_vmstat_lost_update },
 	{ "window", scenario_window },

@@ -21,6 +21,7 @@ void scenario_collapse(void);
 void scenario_compound_publish(void);
 void scenario_dirty_bit(void);
 void scenario_exit_race(void);
+void scenario_mremap_flush(void);
 void scenario_soft_offline(void);
 void scenario_vmstat_lost_update(void);
 void scenario_window(void);

@@ -19,8 +19,8 @@ enum tracepoint {
 	TP_TASK_NEW,
 	TP_TASK_EXIT,		/* task, 0: its last act */
 	TP_MM_SWITCH,		/* previous mm, next mm */
-	TP_PAGE_ALLOC,		/* first page, order: pages handed out */
-	TP_PAGE_FREE,		/* first page, order: pages about to be given back */
+	TP_PAGE_ALLOC,		/* first page, order: handed out, not yet touched */
+	TP_PAGE_FREE,		/* first page, order: given back, no longer touched */
 	TP_PAGE_ISOLATE,	/* page, zone whose lru_lock is held: taken off the LRU */
 	TP_PAGE_PUTBACK,	/* page, 0: isolation about to end */
 	TP_COMPACT_BEGIN,	/* zone, order */

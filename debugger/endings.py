@@ -8,7 +8,12 @@ from typing import Final
 from machine.errors import TapeDamagedError
 from traces import Tape
 
-STOPPED: Final = {"interrupted": "interrupted", "steps": "step limit", "livelock": "livelock", "freed": "use of a freed page"}
+STOPPED: Final = {
+    "interrupted": "interrupted",
+    "steps": "step limit",
+    "livelock": "livelock",
+    "freed": "use of a freed page",
+}
 """Footer stops after which the run could have gone on, in words."""
 
 

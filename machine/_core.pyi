@@ -144,9 +144,7 @@ class Machine:
         """Say which words are shared between CPUs, or (a second set) between tasks as well: a bit for each aligned 4
         bytes of RAM. Accesses to them are visible steps; None: there is no such set. Raises ValueError for a wrong
         size, MemoryError."""
-    def page_pool(
-        self, pages: int, page_bytes: int, first_frame: int, frame_count: int, alloc: int, free: int
-    ) -> None:
+    def page_pool(self, pages: int, page_bytes: int, first_frame: int, frame_count: int, alloc: int, free: int) -> None:
         """Say which page frames the guest's allocator manages: tentative plans and `Explorer` stop with reason "freed"
         behind a step that touches a page which tracepoint `free` has given back and `alloc` has not handed out again.
 
@@ -155,7 +153,7 @@ class Machine:
         `restore` to a snapshot from before; other snapshots keep the set. It is not part of `state_hash`. With
         `frame_count` 0 there is no pool any more. Raises ValueError, MemoryError."""
     def freed_use(self) -> tuple[str, int, int, int, int, int, int, int] | None:
-        """Why execution stopped with "freed": (access, cpu, pc, addr, phys, step, the CPU that freed it, in which step).
+        """Why execution stopped with "freed": (access, cpu, pc, addr, phys, step, CPU that freed it, in which step).
 
         access: "load", "store", "fetch", "drain" (of a store that was made before, at `pc`, while another CPU freed the
         page), "walk" (`phys` is the entry's), or "free" (freed twice; `addr` is the page's `struct page`)."""

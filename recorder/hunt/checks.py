@@ -82,7 +82,7 @@ def freed_failure(
     use: as `Machine.freed_use` has it.
     frames_of: the functions at an address, innermost (inlined) first.
     """
-    access, cpu, pc, addr, phys, step, freed_by, freed_step = use
+    access, cpu, pc, addr, phys, _step, freed_by, freed_step = use
     frames = frames_of(pc)
     place = f" ({frames[0].place})" if frames[0].place else ""
     what = {"walk": f" for {addr:#x}", "free": ""}.get(access, f" at {addr:#x}")

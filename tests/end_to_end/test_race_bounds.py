@@ -20,6 +20,7 @@ DEVIATIONS = {
     "compound-publish": 1,
     "class-flip": 1,
     "exit-race": 2,
+    "mremap-flush": 2,
     "dirty-bit": 3,
 }
 

@@ -63,11 +63,12 @@ def test_the_bug_tears_lists_on_smp(paging: str) -> None:
     ends: Counter[int] = Counter()
     for seed in range(500):
         machine.restore(ready)
-        assert machine.execute(random_plan(seed, 2))[0] == "exit"
-        ends[machine.exit_status] += 1
+        ended = machine.execute(random_plan(seed, 2))[0] == "exit"  # a list that is a ring has no end
+        ends[machine.exit_status if ended else -1] += 1
     assert ends[0] > 400
-    assert set(ends) - {0} <= {0x42, 0x43}
-    assert len(ends) > 1
+    assert set(ends) - {0} <= {0x42, 0x43, -1}
+    assert ends[-1] < 5
+    assert ends[0x42] + ends[0x43] > 0
 
 
 @pytest.mark.parametrize("paging", PAGINGS)

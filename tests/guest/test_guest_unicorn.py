@@ -154,7 +154,9 @@ def test_our_core_and_unicorn_leave_the_same_memory_at_linux_sizes(scenario: str
 
 
 @pytest.mark.parametrize("paging", PAGINGS)
-@pytest.mark.parametrize("scenario", ["class-flip", "compound-publish", "dirty-bit", "exit-race", "vmstat-lost-update"])
+@pytest.mark.parametrize(
+    "scenario", ["class-flip", "compound-publish", "dirty-bit", "exit-race", "mremap-flush", "vmstat-lost-update"]
+)
 def test_our_core_and_unicorn_leave_the_same_memory_of_races(scenario: str, paging: str) -> None:
     """By the default schedule, in which they do not show."""
     row = images.scenario(scenario)

@@ -27,7 +27,7 @@ from traces.schema import RecordArray
 SMALL = {"scenario": "wrong-zone-small", "configuration": "smp2-2level", "strategy": "random-walk"}
 FIX = "fix-7454f4ba40b4"
 OOPS = "Oops: vector 0000000e code 00000002 ip c0100000 cr2 00100104 task c07f033c\n"
-CRASH_SEED = 0
+CRASH_SEED = 3
 """With this seed the first crash comes after some hundred schedules."""
 
 

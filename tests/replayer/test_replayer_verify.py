@@ -299,7 +299,7 @@ def test_wrong_stop_is_found(command_line: str, tmp_path: Path) -> None:
     stop = prepared.record(tmp_path / "end", seed=1).stop
     prepared.step_max = prepared.ready_step + 200
     assert prepared.record(tmp_path / "open", seed=1).stop == "steps"
-    for name, fitting in (("end", {stop}), ("open", {"steps", "interrupted", "livelock"})):
+    for name, fitting in (("end", {stop}), ("open", {"steps", "interrupted", "livelock", "freed"})):
         with Tape(tmp_path / name) as good:
             assert good.footer is not None
             for other in records.STOPS:

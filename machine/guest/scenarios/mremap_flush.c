@@ -7,7 +7,7 @@
  * 2.6.39's move_ptes() flushes under the lock; the loop that lost it came later, and so did flushes of single ranges: 2.6.39's
  * unmapping flushes everything and would save the day. Both are therefore here as they were in 2018.
  *
- * On UP no other TLB is there, and the lock keeps the CPU.
+ * On UP a tick between the two is enough: threads of one process share the CPU's translations.
  */
 #include <linux/rmap.h>
 #include <linux/sched.h>

@@ -18,6 +18,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from debugger.endings import ending_of
+from debugger.freed import use_of_freed_page
 from debugger.registry import REGISTRY
 from debugger.session import Session, describe
 from machine.errors import RacetapeError
@@ -113,6 +114,8 @@ def run(tape_path: str | os.PathLike[str], commands: Sequence[str] = (), batch: 
             print(text, file=sys.stderr, flush=True)
         if not batch:
             print(f"{tape_path}: {session.stop_line()}  ('help' lists the commands)", flush=True)
+            if freed := use_of_freed_page(tape):
+                print(f"the run ends at {freed}", flush=True)
         for line in commands:
             if not perform(session, line) and batch:
                 return EXIT_BAD

@@ -153,7 +153,8 @@ class Machine:
         `restore` to a snapshot from before; other snapshots keep the set. It is not part of `state_hash`. With
         `frame_count` 0 there is no pool any more. Raises ValueError, MemoryError."""
     def freed_use(self) -> tuple[str, int, int, int, int, int, int, int] | None:
-        """Why execution stopped with "freed": (access, cpu, pc, addr, phys, step, CPU that freed it, in which step).
+        """(access, cpu, pc, addr, phys, step, CPU that freed it, in which step): why execution stopped "freed", or the
+        last such access of exact plans, which go on. None: there was none.
 
         access: "load", "store", "fetch", "drain" (of a store that was made before, at `pc`, while another CPU freed the
         page), "walk" (`phys` is the entry's), or "free" (freed twice; `addr` is the page's `struct page`)."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import drgn
 
 from machine import Machine
 from machine.errors import ExpressionError
 from machine.symbols import Symbols
+
+FreedUse: TypeAlias = tuple[str, int, int, int, int, int, int, int]
+"""As `Machine.freed_use` has it."""
 
 _ALLOC: Final = "page_alloc"
 _FREE: Final = "page_free"

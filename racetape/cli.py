@@ -421,11 +421,14 @@ def minimise(tape: Path, output: Path, script: Path | None, runs: int | None, as
 @json_option
 def replay(tape: Path, as_json: bool) -> None:
     """Run TAPE again, checking state hashes on the way, and print what the guest printed."""
+    from debugger.freed import use_of_freed_page
     from racetape.progress import ticking
     from replayer import replay as replay_tape
 
-    with opened(tape) as recording, ticking("replaying", recording.end_step) as tick:
-        result = replay_tape(recording, tick)
+    with opened(tape) as recording:
+        with ticking("replaying", recording.end_step) as tick:
+            result = replay_tape(recording, tick)
+        freed = use_of_freed_page(recording)
     if as_json:
         emit(
             {
@@ -433,6 +436,7 @@ def replay(tape: Path, as_json: bool) -> None:
                 "steps": result.steps,
                 "stop": result.stop,
                 "exit_status": result.exit_status,
+                "freed_use": freed,
                 "state_hash": f"{result.state_hash:016x}",
                 "memory_hash": f"{result.memory_hash:016x}",
                 "hashes_compared": result.hashes,
@@ -446,6 +450,8 @@ def replay(tape: Path, as_json: bool) -> None:
             f"{tape}: replayed {result.steps:,} steps, {result.hashes} state hashes equal; final state "
             f"{result.state_hash:016x}; {describe_stop(result.stop, result.exit_status)}"
         )
+        if freed:
+            click.echo(freed)
     finish(recording, 0)
 
 

@@ -540,7 +540,7 @@ struct agents {
 	struct agent_cpu cpu[CPU_MAX];
 };
 
-/* The first use of a freed page since the machine was last restored. */
+/* A use of a freed page. */
 struct pool_use {
 	uint32_t access; /* enum pool_access; 0: there was none */
 	uint32_t cpu, freed_by;
@@ -558,7 +558,8 @@ struct pool {
 	uint32_t alloc, free;	     /* tracepoints */
 	bool looks;		     /* a run is made, not repeated */
 	bool failed;		     /* out of memory: the caller is told at the end of the call */
-	struct pool_use use;
+	struct pool_use use; /* that has ended a run; the first since the machine was restored */
+	struct pool_use met; /* the last one while choices were repeated */
 	struct pool_leaf **leaves;
 };
 

@@ -120,8 +120,8 @@ enum stop plan_execute(struct machine *m, const struct plan_record *plan, uint64
 		       uint64_t step_max, bool exact)
 {
 	m->pool.looks = !exact;
-	if (exact && count) /* what is repeated goes on */
-		m->pool.use = (struct pool_use){0};
+	if (count) /* what is repeated goes on */
+		*(exact ? &m->pool.use : &m->pool.met) = (struct pool_use){0};
 	while (cursor->index < count) {
 		if (!exact && machine_over(m) != STOP_plan)
 			return machine_over(m);

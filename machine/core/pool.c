@@ -54,7 +54,7 @@ static void flags_update(struct machine *m, uint32_t index)
 void pool_restore(struct machine *m, struct pool_leaf *const *saved)
 {
 	struct pool *pool = &m->pool;
-	pool->use = (struct pool_use){0};
+	pool->use = pool->met = (struct pool_use){0};
 	for (uint32_t i = 0; pool->count && i < leaf_count(m->memory.page_count); i++) {
 		struct pool_leaf *leaf = saved ? saved[i] : NULL;
 		if (leaf == pool->leaves[i])
@@ -187,13 +187,15 @@ void pool_use(struct cpu *c, enum pool_access access, uint64_t addr, uint64_t ph
 {
 	struct machine *m = c->machine;
 	struct pool *pool = &m->pool;
-	if (!pool->looks || pool->use.access)
+	struct pool_use *use = pool->looks ? &pool->use : &pool->met;
+	if (use == &pool->use && use->access)
 		return;
 	uint32_t frame = (uint32_t)(phys >> PAGE_SHIFT);
 	uint64_t freed = pool->leaves[frame / LEAF_FRAMES]->freed[frame % LEAF_FRAMES];
-	pool->use = (struct pool_use){.access = access, .cpu = c->number, .freed_by = freed >> 1 & (CPU_MAX - 1), .step = m->step,
-				      .freed_step = freed >> 4, .addr = addr, .phys = phys, .pc = pc};
-	m->run_end = m->step + 1;
+	*use = (struct pool_use){.access = access, .cpu = c->number, .freed_by = freed >> 1 & (CPU_MAX - 1), .step = m->step,
+				.freed_step = freed >> 4, .addr = addr, .phys = phys, .pc = pc};
+	if (pool->looks)
+		m->run_end = m->step + 1;
 }
 
 void pool_drain(struct cpu *c, const struct store_entry *entry)

@@ -4,8 +4,8 @@
  * A freed page has PAGE_FREED among its flags, which keeps it from direct accesses: nobody else pays. Who freed it and when is
  * kept in leaves of 512 frames that snapshots share, copied when they are written.
  *
- * The set is no architectural state: it is not hashed, and exact plans do not look at it. They repeat what happened, and the
- * access is part of that.
+ * The set is no architectural state: it is not hashed, and exact plans go on. They repeat what happened, and the access is part
+ * of that.
  *
  * Stores that are held: one into a freed page is noticed when it is made. One made before the page was freed, and drained
  * afterwards, is noticed when it drains, unless the CPU that made it is the one that freed the page: then it is ahead, in the same
@@ -26,7 +26,7 @@ void pool_deinit(struct machine *m);
 void pool_forget(struct machine *m);
 /* Tracepoint `op` says that pages are handed out or given back. */
 void pool_trace(struct cpu *c, const struct op *op);
-/* `phys` lies in a freed page: notes the access, and ends the run behind the current step. */
+/* `phys` lies in a freed page: notes the access, and ends a tentative run behind the current step. */
 void pool_use(struct cpu *c, enum pool_access access, uint64_t addr, uint64_t phys, uint64_t pc);
 /* A held store to a freed page drains. */
 void pool_drain(struct cpu *c, const struct store_entry *entry);

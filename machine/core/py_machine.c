@@ -273,7 +273,8 @@ static PyObject *machine_freed_use(PyObject *self, PyObject *unused)
 		return NULL;
 	(void)unused;
 	static const char *const names[] = {"", "load", "store", "drain", "walk", "fetch", "free"};
-	const struct pool_use *use = &machine_of(self)->pool.use;
+	const struct pool *pool = &machine_of(self)->pool;
+	const struct pool_use *use = pool->use.access ? &pool->use : &pool->met;
 	if (!use->access)
 		Py_RETURN_NONE;
 	return Py_BuildValue("sIKKKKIK", names[use->access], use->cpu, (unsigned long long)use->pc, (unsigned long long)use->addr,

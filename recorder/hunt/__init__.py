@@ -1,6 +1,6 @@
 """Hunting: many schedules of one scenario, until one fails or the budget is spent."""
 
-from recorder.hunt.checks import Check, Checks, Failure, ending_failure, endings_only
+from recorder.hunt.checks import Check, Checks, Failure, ending_failure, endings_only, freed_failure
 from recorder.hunt.search import Found, Search, Tally, schedule_seed
 from recorder.hunt.systematic import SYSTEMATIC, Extent, Systematic
 from recorder.hunt.verdict import Hunt, PctBound, Verdict, hunt
@@ -20,6 +20,7 @@ __all__ = [
     "Verdict",
     "ending_failure",
     "endings_only",
+    "freed_failure",
     "hunt",
     "schedule_seed",
 ]

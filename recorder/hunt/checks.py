@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from machine import Machine
+from machine.pool import FreedUse
 from machine.symbols import Frame
 from recorder.record import Prepared
 
@@ -74,9 +75,7 @@ _ACCESSES: Final = {
 }
 
 
-def freed_failure(
-    use: tuple[str, int, int, int, int, int, int, int], frames_of: Callable[[int], Sequence[Frame]]
-) -> Failure:
+def freed_failure(use: FreedUse, frames_of: Callable[[int], Sequence[Frame]]) -> Failure:
     """A freed page is used.
 
     use: as `Machine.freed_use` has it.

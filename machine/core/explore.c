@@ -100,6 +100,7 @@ struct explorer *explorer_create(struct machine *m, const struct explore_options
 	e->options = *options;
 	visible_switch(m, visible_scope(m, e->options.scope));
 	agents_start(m, options->eager);
+	m->pool.shared_freed = false;
 	e->classes.run = 1;
 	if ((options->mode == EXPLORE_BOUNDED && !classes_init(&e->classes)) || !resume_add(e)) {
 		explorer_destroy(e);
@@ -594,6 +595,8 @@ static enum explore_result next(struct explorer *e, enum stop *stop)
 		bool asleep = false;
 		for (;;) {
 			*stop = stand(e);
+			if (e->options.mode == EXPLORE_DPOR && e->m->pool.shared_freed && !e->counts.cut)
+				e->counts.cut = CUT_FREED;
 			if (*stop != STOP_plan)
 				break;
 			if (e->depth >= e->options.frames_max) {

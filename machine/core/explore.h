@@ -25,6 +25,7 @@ enum explore_cut {
 	CUT_INTERRUPT,	/* an interrupt was pending: DPOR knows nothing of them */
 	CUT_CHOICE,	/* a run ended where a CPU waits for an answer */
 	CUT_OVERLOOKED, /* see agents.h */
+	CUT_FREED,	/* a page with shared words was freed: DPOR does not know that touching it depends on that */
 };
 
 struct explore_options {

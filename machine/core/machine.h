@@ -558,6 +558,7 @@ struct pool {
 	uint32_t alloc, free;	     /* tracepoints */
 	bool looks;		     /* a run is made, not repeated */
 	bool failed;		     /* out of memory: the caller is told at the end of the call */
+	bool shared_freed;	     /* a page with shared words was freed since this was last reset */
 	struct pool_use use; /* that has ended a run; the first since the machine was restored */
 	struct pool_use met; /* the last one while choices were repeated */
 	struct pool_leaf **leaves;

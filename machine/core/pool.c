@@ -4,6 +4,7 @@
 
 #include "access.h"
 #include "chain.h"
+#include "visible.h"
 
 enum { LEAF_FRAMES = 512 };
 
@@ -171,6 +172,7 @@ void pool_trace(struct cpu *c, const struct op *op)
 		}
 		if (freeing && m->memory.flags[frame] & PAGE_FREED)
 			pool_use(c, POOL_FREE, c->s.gpr[op->base], (uint64_t)frame << PAGE_SHIFT, c->pc);
+		m->pool.shared_freed |= freeing && visible_page(m, frame);
 		leaf->freed[frame % LEAF_FRAMES] = freeing ? m->step << 4 | c->number << 1 | 1 : 0;
 		uint8_t flags = m->memory.flags[frame] & (uint8_t)~PAGE_FREED;
 		m->memory.flags[frame] = flags | (freeing ? PAGE_FREED : 0);

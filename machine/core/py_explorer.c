@@ -167,7 +167,8 @@ static PyObject *explorer_cut(PyObject *self, void *closure)
 	(void)closure;
 	static const char *const names[] = {"", "a run has too many visible steps", "interrupts are pending",
 					    "a CPU waits for an answer",
-					    "others could notice something that was no choice"};
+					    "others could notice something that was no choice",
+					    "pages with shared words are freed"};
 	return PyUnicode_FromString(names[explorer_counts(explorer_object_of(self)->explorer)->cut]);
 }
 

@@ -397,3 +397,23 @@ def test_a_run_that_waits_for_an_answer_is_not_complete() -> None:
     explorer = _core.Explorer(m.machine)
     assert explorer.next() == "choice"
     assert explorer.cut == "a CPU waits for an answer"
+
+
+def test_dpor_says_that_it_does_not_know_of_freed_pages() -> None:
+    """Who stores to a page and who frees it touch no word in common; `bounded` comes by both orders."""
+    free = "movl $0xc0500000, %ebp; xorl %edi, %edi; nopl 0x5254000b(%ebp,%edi,1)"
+    threads = f"movl $1, 0x8100; {free}; hlt", "movl 0x8104, %eax; movl %eax, 0x8000; hlt"
+    ends = {}
+    for bounded in (False, True):
+        for pooled in (False, True):
+            m = machine(*threads)
+            if pooled:
+                m.machine.page_pool(0xC0500000, 64, 8, 1, 10, 11)
+            explorer = _core.Explorer(m.machine, bounded=bounded, eager=True, bound=2)
+            stops = set()
+            while (stop := explorer.next()) is not None:
+                stops.add(stop)
+            ends[bounded, pooled] = stops - {""}, explorer.cut
+    assert ends[False, False] == ends[True, False] == ({"idle"}, "")
+    assert ends[False, True][1] == "pages with shared words are freed"
+    assert ends[True, True] == ({"idle", "freed"}, "")

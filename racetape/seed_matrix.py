@@ -51,9 +51,11 @@ _FLIP: Final = ("class-flip", "buggy", "up-2level")
 _COLLAPSE: Final = (("collapse", "fixed", "up-2level"), ("collapse", "fixed", "smp2-2level"))
 _COLLAPSE_PLANTED: Final = ("collapse", "buggy", "up-2level")
 _DIRTY_SMP: Final = ("dirty-bit", "buggy", "smp2-2level")
+_SPLIT: Final = tuple(("split", "fixed", config) for config in ("up-2level", "smp2-2level", "smp2-pae"))
+_SPLIT_PLANTED: Final = tuple(("split", "buggy", config) for config in ("smp2-2level", "smp2-pae"))
 _DEEPER: Final[dict[CellName, int]] = {
     _DIRTY_SMP: 3,  # what its bug takes (docs/scenarios.md)
-    _COLLAPSE[1]: 2,  # more than one is no great matter there
+    **dict.fromkeys((_COLLAPSE[1], *_SPLIT[1:]), 2),  # more than one is no great matter there
 }
 
 
@@ -163,6 +165,21 @@ def _khugepaged(cells: Cells) -> Answer:
     )
 
 
+def _splitting(cells: Cells) -> Answer:
+    """The mark in a huge page's entry: the same on both kinds of page tables, and none of the hardware's business."""
+    if failing := _failing(cells, _SPLIT):
+        return True, failing
+    if any(cells[name]["result"] != "exhausted" for name in _SPLIT):
+        return UNDECIDED
+    if any(cells[name]["result"] != "failed" for name in _SPLIT_PLANTED):
+        return UNDECIDED
+    controls = " and ".join(f"{min(cells[n]['causes'].values()) + 1:,} on {n[2]}" for n in _SPLIT_PLANTED)
+    return False, (
+        f"the hardware ignores it: {_all_schedules(cells, _SPLIT)}; with a mark in a bit that it does take notice of, "
+        f"schedule {controls} fails"
+    )
+
+
 def _other_zone(cells: Cells) -> Answer:
     """Where the counters first go wrong."""
     if failing := _failing(cells, _COLLAPSE):
@@ -224,6 +241,11 @@ HYPOTHESES: Final = (
         ("dirty-bit", "buggy", "up-2level"),
         _DIRTY_SMP,
         "nobody else walks the page tables there",
+    ),
+    Hypothesis(
+        "the mark of a huge page that is being split, in a 2-level page directory entry, confuses the hardware",
+        (*_SPLIT, *_SPLIT_PLANTED),
+        _splitting,
     ),
     Hypothesis(
         "a write barrier is missing where a huge page is mapped (the patch of 2 June)",

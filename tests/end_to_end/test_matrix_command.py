@@ -161,6 +161,18 @@ def test_answers_can_come_out_the_other_way(answers: list[dict[str, Any]]) -> No
     assert settled(answers, "backing out", collapse) is True
     assert settled(answers, "khugepaged", collapse) is True
 
+    def split(cells: Cells) -> None:
+        cells["split", "fixed", "smp2-2level"].update(result="failed", text="D is lost")
+
+    assert settled(answers, "2-level page directory", split) is True
+
+
+def test_a_mark_that_goes_unnoticed_where_it_must_not_decides_nothing(answers: list[dict[str, Any]]) -> None:
+    def unnoticed(cells: Cells) -> None:
+        cells["split", "buggy", "smp2-2level"].update(result="exhausted", causes={})
+
+    assert settled(answers, "2-level page directory", unnoticed) is None
+
 
 def test_files_in_a_collapse_or_none_in_june_decide_nothing(answers: list[dict[str, Any]]) -> None:
     def files(cells: Cells) -> None:

@@ -65,6 +65,19 @@ def test_what_needs_no_schedule_fails_at_once_and_none_is_left(scenario: str, bu
         assert hunt(replace(what, variant=clean, schedules=1_000_000)).result == "exhausted"
 
 
+@pytest.mark.parametrize("configuration", images.scenario("split").configurations)
+def test_splitting_is_clean_but_with_a_mark_that_the_hardware_sees(configuration: str) -> None:
+    """On UP nobody else is there to see it."""
+    what = Hunt("split", "fixed", configuration, strategy="bounded", bound=1, schedules=1_000_000)
+    what = replace(what, checks=scenario_counters)
+    assert hunt(what).result == "exhausted"
+    planted = hunt(replace(what, variant="buggy"))
+    if configuration.startswith("up"):
+        assert planted.result == "exhausted"
+    else:
+        assert "what was written to a page that is being split is not there" in planted.found[0].failure.text
+
+
 def test_a_planted_window_is_found_within_a_thousand_schedules() -> None:
     """Over 200 seeds: two accesses between a thousand private instructions on each CPU."""
     schedules = []

@@ -1,4 +1,7 @@
-/* Transparent huge pages (mm/huge_memory.c, 2.6.39): fault, fork, write fault, zap. Nothing is ever split. */
+/*
+ * Transparent huge pages (mm/huge_memory.c, 2.6.39): fault, fork, write fault, zap. None of them expects that somebody
+ * splits the page meanwhile: see huge_split.c.
+ */
 #include <linux/highmem.h>
 #include <linux/huge_mm.h>
 #include <linux/mm_inline.h>
@@ -17,7 +20,7 @@ void prepare_pmd_huge_pte(struct page *pgtable, struct mm_struct *mm)
 	mm->pmd_huge_pte = pgtable;
 }
 
-static struct page *get_pmd_huge_pte(struct mm_struct *mm)
+struct page *get_pmd_huge_pte(struct mm_struct *mm)
 {
 	struct page *pgtable = mm->pmd_huge_pte;
 

@@ -152,3 +152,15 @@ void lru_add_drain(void)
 	lru_add_drain_cpu(get_cpu());
 	put_cpu();
 }
+
+/* A page that was a huge page's tail goes where its head is, or would be. Caller holds the lru_lock. */
+void lru_add_page_tail(struct zone *zone, struct page *page, struct page *page_tail)
+{
+	enum lru_list lru = PageActive(page) ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON;
+
+	VM_BUG_ON(!PageHead(page) || PageCompound(page_tail) || PageLRU(page_tail));
+	SetPageLRU(page_tail);
+	if (PageActive(page))
+		SetPageActive(page_tail);
+	__add_page_to_lru_list(zone, page_tail, lru, PageLRU(page) ? page->lru.prev : &zone->lru[lru].list);
+}

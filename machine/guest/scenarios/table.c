@@ -13,6 +13,7 @@ const struct scenario scenarios[] = {
 	{ "exit-race", scenario_exit_race },
 	{ "mremap-flush", scenario_mremap_flush },
 	{ "soft-offline", scenario_soft_offline },
+	{ "split", scenario_split },
 	{ "vmstat-lost-update", scenario_vmstat_lost_update },
 	{ "window", scenario_window },
 #endif

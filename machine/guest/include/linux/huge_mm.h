@@ -14,6 +14,9 @@ int copy_huge_pmd(struct mm_struct *dst_mm, struct mm_struct *src_mm, pmd_t *dst
 		  unsigned long addr, struct vm_area_struct *vma);
 int zap_huge_pmd(struct mmu_gather *tlb, struct vm_area_struct *vma, pmd_t *pmd);
 void prepare_pmd_huge_pte(struct page *pgtable, struct mm_struct *mm);
+struct page *get_pmd_huge_pte(struct mm_struct *mm);
+int split_huge_page(struct page *page);
+void split_huge_page_pmd(struct mm_struct *mm, pmd_t *pmd);
 bool collapse_huge_page(struct mm_struct *mm, unsigned long address);
 bool khugepaged_scan_pmd(struct mm_struct *mm, unsigned long address);
 void clear_huge_page(struct page *page, unsigned long addr, unsigned pages_per_huge_page);

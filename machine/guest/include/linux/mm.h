@@ -54,7 +54,7 @@ static inline bool get_page_unless_zero(struct page *page)
 	return atomic_inc_not_zero(&page->_count);
 }
 
-/* Nothing here pins a tail page: huge pages are never split. */
+/* Nothing here pins a tail page. */
 static inline void get_page(struct page *page)
 {
 	VM_BUG_ON(PageTail(page) || atomic_read(&page->_count) <= 0);
@@ -184,6 +184,7 @@ int soft_offline_page(struct page *page, int flags);
 /* mm/pgtable-generic.c */
 pte_t ptep_clear_flush(struct vm_area_struct *vma, unsigned long address, pte_t *ptep);
 pmd_t pmdp_clear_flush(struct vm_area_struct *vma, unsigned long address, pmd_t *pmdp);
+void pmdp_splitting_flush(struct vm_area_struct *vma, unsigned long address, pmd_t *pmdp);
 pmd_t pmdp_invalidate(struct vm_area_struct *vma, unsigned long address, pmd_t *pmdp);
 
 /* mm/mmap.c */

@@ -10,6 +10,7 @@
 /* mm/swap.c */
 void __lru_cache_add(struct page *page, enum lru_list lru);
 void lru_cache_add_lru(struct page *page, enum lru_list lru);
+void lru_add_page_tail(struct zone *zone, struct page *page, struct page *page_tail);
 void lru_add_drain(void);
 void lru_add_drain_cpu(int cpu);
 void release_pages(struct page **pages, int nr);

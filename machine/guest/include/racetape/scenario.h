@@ -23,6 +23,7 @@ void scenario_dirty_bit(void);
 void scenario_exit_race(void);
 void scenario_mremap_flush(void);
 void scenario_soft_offline(void);
+void scenario_split(void);
 void scenario_vmstat_lost_update(void);
 void scenario_window(void);
 

@@ -1,5 +1,7 @@
 /* Page directories of address spaces, and the page tables below them (arch/x86/mm/pgtable.c, 2.6.39). */
+#include <linux/huge_mm.h>
 #include <linux/mm.h>
+#include <asm/tlbflush.h>
 
 /* The kernel's part never changes after boot: all directories share its tables. */
 static void pgd_ctor(pgd_t *pgd)
@@ -88,4 +90,15 @@ void pgd_free(pgd_t *pgd)
 {
 	pgd_mop_up_pmds(pgd);
 	free_pages((unsigned long)pgd, 0);
+}
+
+/*
+ * Mark a huge entry as being split. The hardware goes on using it, which sets A and D meanwhile: hence one atomic operation.
+ * The flush is for those who walk the tables without a lock, with interrupts off: it waits for them.
+ */
+void pmdp_splitting_flush(struct vm_area_struct *vma, unsigned long address, pmd_t *pmdp)
+{
+	VM_BUG_ON(address & ~HPAGE_PMD_MASK);
+	if (!test_and_set_bit(_PAGE_BIT_SPLITTING, (volatile unsigned long *)pmd_flags_word(pmdp)))
+		flush_tlb_range(vma, address, address + HPAGE_PMD_SIZE);
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machine.symbols import Symbols
 from recorder.hunt import freed_failure
-from replayer.freed import final_use
+from replayer.freed import final_use, freed_from
 from traces import Tape
 
 STOP = "freed"
@@ -15,4 +15,7 @@ def use_of_freed_page(tape: Tape) -> str:
     if tape.footer is None or tape.footer.stop != STOP or tape.damage is not None:
         return ""
     use = final_use(tape)
-    return "" if use is None else f"@{use[5]} {freed_failure(use, Symbols(tape.image()).frames).text}"
+    if use is None:
+        return ""
+    callers = " < ".join(dict.fromkeys(row.function for row in freed_from(tape, use)))
+    return f"@{use[5]} {freed_failure(use, Symbols(tape.image()).frames).text} in {callers}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from machine import Machine
 from machine.pool import FreedUse, page_pool
+from machine.symbols import Symbols
+from machine.unwind import StackFrame, Unwinder
 from replayer.cursor import Cursor, boot
 from traces import Tape
 
@@ -24,6 +26,15 @@ def final_use(tape: Tape) -> FreedUse | None:
     _follow(tape, machine, tape.end_step)
     use = machine.freed_use()
     return use if use is not None and use[5] == tape.end_step - 1 else None
+
+
+def freed_from(tape: Tape, use: FreedUse) -> list[StackFrame]:
+    """The functions that freed the page, innermost first. Raises DivergenceError, TapeDamagedError, ImageError."""
+    cpu, step = use[6], use[7]
+    machine = boot(tape)
+    _follow(tape, machine, step)
+    symbols = Symbols(tape.image(), lambda address, size: machine.read_linear(cpu, address, size))
+    return Unwinder(symbols).backtrace(machine.registers(cpu))
 
 
 def _follow(tape: Tape, machine: Machine, end_step: int) -> None:

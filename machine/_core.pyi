@@ -136,6 +136,8 @@ class Machine:
     def console_take(self) -> bytes:
         """Console output since the last call."""
     def can_interrupt(self, cpu: int, vector: int) -> bool: ...
+    def timer_vector(self, cpu: int) -> int:
+        """Of its timer; -1 if that is not armed, or masked."""
     def waiting(self, cpu: int) -> str:
         """ "" if `cpu` can execute, else "halt", "start", "choice", or "off" (after shutdown or exit)."""
 

@@ -110,6 +110,13 @@ class Fewest:
         )
         return Cost(switches, int(held), machine.step - first, len(records))
 
+    def ticks(self, records: RecordArray) -> bool:
+        """Whether a timer may tick in this schedule."""
+        machine = self._begin()
+        timers = {machine.timer_vector(cpu) for cpu in range(machine.cpus)}
+        interrupts = set(records["arg"][records["op"] == Op.IRQ].tolist())
+        return bool(interrupts) and (-1 in timers or bool(interrupts & timers))
+
     def instructions(self, records: RecordArray, index: int) -> int:
         """How many the CPU of this run completes in it."""
         machine, cpu = self._begin(), int(records["cpu"][index])

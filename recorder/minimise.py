@@ -134,7 +134,11 @@ class Minimiser:
         cost, proved, level = None, False, -1
         if self._fewest is not None:
             best, cost = self._with_less(best, self._fewest)
-            best, cost, level = self._least(best, cost, self._fewest)
+            # With ticks there are many more schedules: first it is seen whether it can do without them.
+            if self._fewest.cpus > 1:
+                best, cost, level = self._least(best, cost, self._fewest, tasks=False)
+            if self._fewest.cpus == 1 or self._fewest.ticks(best):
+                best, cost, level = self._least(best, cost, self._fewest, tasks=True)
             proved = level >= cost.switches + cost.held - 1
         ended = self._trial.run(Script(best), 0)  # no candidate, but what the answer says
         if ended.stop == "interrupted":
@@ -180,10 +184,14 @@ class Minimiser:
         self._most = None
         return best, fewest.cost(best)
 
-    def _least(self, records: RecordArray, cost: Cost, fewest: Fewest) -> tuple[RecordArray, Cost, int]:
+    def _least(
+        self, records: RecordArray, cost: Cost, fewest: Fewest, *, tasks: bool
+    ) -> tuple[RecordArray, Cost, int]:
         """The schedule that costs least among this one and those with as many deviations or fewer; up to how many all
-        have been run."""
-        tasks = fewest.cpus == 1 or bool(np.any(records["op"] == Op.IRQ))
+        have been run.
+
+        tasks: with words that only tasks of one CPU share, and with ticks.
+        """
         done = -1
         while done < cost.switches + cost.held + _BEYOND and self._has_budget():
             level = fewest.level(done + 1, self._cause, tasks=tasks, ticks=done + 1 if tasks else 0)

@@ -186,6 +186,17 @@ static PyObject *machine_console_take(PyObject *self, PyObject *unused)
 	return bytes;
 }
 
+static PyObject *machine_timer_vector(PyObject *self, PyObject *args)
+{
+	if (executing(self))
+		return NULL;
+	unsigned long long number;
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
+		return NULL;
+	struct cpu *c = cpu_of(self, number);
+	return c ? PyLong_FromLong(apic_timer_vector(c)) : NULL;
+}
+
 static PyObject *machine_can_interrupt(PyObject *self, PyObject *args)
 {
 	if (executing(self))
@@ -841,6 +852,7 @@ static PyMethodDef machine_methods[] = {
 	{"execute", (PyCFunction)(void (*)(void))machine_execute, KEYWORDS, "Run a plan; see _core.pyi."},
 	{"choices_take", machine_choices_take, METH_NOARGS, "The exact choices since the last call."},
 	{"console_take", machine_console_take, METH_NOARGS, "Console output since the last call."},
+	{"timer_vector", machine_timer_vector, METH_VARARGS, "Vector of a CPU's armed timer, -1 if it is not armed."},
 	{"can_interrupt", machine_can_interrupt, METH_VARARGS, "Whether a vector could be delivered to a CPU now."},
 	{"waiting", machine_waiting, METH_VARARGS, "What a CPU waits for, or ''."},
 	{"watch", (PyCFunction)(void (*)(void))machine_watch, KEYWORDS, "Say which words are shared."},

@@ -57,6 +57,9 @@ def run_minimise(tape: Tape, output: Path, script: Path | None, runs_max: int | 
         "choices": len(minimal.records),
         "switches": minimal.switches,
         "held": minimal.held,
+        "without_held": minimal.without_held
+        and {"switches": minimal.without_held.switches, "steps": minimal.without_held.steps},
+        "without_held_deviations": minimal.without_held_deviations,
         "proved": minimal.proved,
         "deviations": minimal.deviations,
         "enumerated": minimal.enumerated,
@@ -110,6 +113,20 @@ def _text(words: list[Worded]) -> str:
     return "".join(f"{row}\n" for row in words)
 
 
+def _held(answer: dict[str, Any]) -> str:
+    if not answer["held"]:
+        return "no store needs to be held, so no fence is involved"
+    if answer["without_held"] is not None:
+        without = answer["without_held"]["switches"]
+        return f"stores are held to save some: without, it takes {without}, so no fence is involved"
+    deviations = answer["without_held_deviations"]
+    if deviations < 0:
+        return "held stores may be needed"
+    return (
+        f"held stores are needed: without, no schedule with up to {deviations} deviation{'s' * (deviations != 1)} fails"
+    )
+
+
 def print_report(answer: dict[str, Any]) -> None:
     """The answer in words, to standard output."""
     click.echo(answer["text"])
@@ -127,6 +144,5 @@ def print_report(answer: dict[str, Any]) -> None:
         searched += f", all with {answer['deviations']} deviations or fewer from the default one"
     fewer = "fewer do not do" if answer["proved"] else "whether fewer would do is not known"
     click.echo(f"{fewer}: {searched}")
-    held = "held stores are needed" if answer["held"] else "no store needs to be held, so no fence is involved"
-    click.echo(f"switches between CPUs: {answer['switches']}; {held}")
+    click.echo(f"switches between CPUs: {answer['switches']}; {_held(answer)}")
     click.echo(f"{answer['tape']}: {answer['steps']:,} steps; racetape debug {answer['tape']}")

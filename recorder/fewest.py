@@ -76,7 +76,8 @@ class Fewest:
         runs_max: int,
     ) -> None:
         self._machine, self._start, self._step_max = machine, start, step_max
-        self._judge, self._runs_max = judge, runs_max
+        self._judge, self._runs_each = judge, runs_max
+        self._runs_max, self._steps_max = runs_max, _STEPS_MAX
         self.runs = self._steps = 0
 
     @property
@@ -125,16 +126,21 @@ class Fewest:
         machine.execute(records[index : index + 1].tobytes(), step_max=self._step_max)
         return machine.registers(cpu)["retired"] - before
 
-    def level(self, deviations: int, cause: str, *, tasks: bool, ticks: int) -> Level:
+    def more(self) -> None:
+        """For another question: as many runs again."""
+        self._runs_max, self._steps_max = self.runs + self._runs_each, self._steps + _STEPS_MAX
+
+    def level(self, deviations: int, cause: str, *, tasks: bool, ticks: int, held: bool = True) -> Level:
         """The schedules with just so many deviations that fail for this cause.
 
         Args:
             tasks: words that only tasks of one CPU share are visible, too.
             ticks: timer ticks at most.
+            held: whether stores may be held.
         """
         found: list[tuple[tuple[int, int], RecordArray]] = []
         looked_at = 0
-        explorer = self._explorer(deviations, tasks, ticks)
+        explorer = self._explorer(deviations, tasks, ticks, held)
         for stop in self._runs(explorer):
             if explorer.deviations != deviations or looked_at == _LOOKED_AT:
                 continue
@@ -148,14 +154,14 @@ class Fewest:
         complete = not explorer.cut and not self._spent()
         return Level([records for _, records in found], complete)
 
-    def _explorer(self, deviations: int, tasks: bool, ticks: int) -> _core.Explorer:
+    def _explorer(self, deviations: int, tasks: bool, ticks: int, held: bool) -> _core.Explorer:
         machine = self._begin()
         machine.choices_enabled = False
         return _core.Explorer(
             machine,
             bounded=True,
             tasks=tasks,
-            eager=machine.cpus == 1,  # on one CPU nobody sees when a store drains
+            eager=machine.cpus == 1 or not held,  # on one CPU nobody sees when a store drains
             bound=deviations,
             ticks=ticks,
             frames_max=FRAMES_MAX,
@@ -175,7 +181,7 @@ class Fewest:
                 yield stop
 
     def _spent(self) -> bool:
-        return self.runs >= self._runs_max or self._steps >= _STEPS_MAX
+        return self.runs >= self._runs_max or self._steps >= self._steps_max
 
     def _choices(self, explorer: _core.Explorer) -> RecordArray:
         """Of the last run."""

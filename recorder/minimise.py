@@ -63,6 +63,9 @@ class Minimal:
         proved: whether every schedule with fewer deviations has been run.
         deviations: up to so many all have been run; -1: not even the default one.
         enumerated: how many that were.
+        without_held: what the best failing schedule costs in which no store is held, if stores are held in this one and
+            such a one was found.
+        without_held_deviations: up to so many all of these have been run.
     """
 
     records: RecordArray
@@ -74,6 +77,8 @@ class Minimal:
     proved: bool = False
     deviations: int = -1
     enumerated: int = 0
+    without_held: Cost | None = None
+    without_held_deviations: int = -1
 
     @property
     def switches(self) -> int:
@@ -132,6 +137,7 @@ class Minimiser:
         self._cause = first.failure.cause
         best = self._reduced(self._plain_prefix(records))
         cost, proved, level = None, False, -1
+        without, without_level = None, -1
         if self._fewest is not None:
             best, cost = self._with_less(best, self._fewest)
             # With ticks there are many more schedules: first it is seen whether it can do without them.
@@ -140,6 +146,8 @@ class Minimiser:
             if self._fewest.cpus == 1 or self._fewest.ticks(best):
                 best, cost, level = self._least(best, cost, self._fewest, tasks=True)
             proved = level >= cost.switches + cost.held - 1
+            if cost.held:
+                without, without_level = self._without_held(cost, self._fewest)
         ended = self._trial.run(Script(best), 0)  # no candidate, but what the answer says
         if ended.stop == "interrupted":
             raise KeyboardInterrupt
@@ -155,6 +163,8 @@ class Minimiser:
             proved=proved,
             deviations=level,
             enumerated=0 if self._fewest is None else self._fewest.runs,
+            without_held=without,
+            without_held_deviations=without_level,
         )
 
     def _reduced(self, records: RecordArray) -> RecordArray:
@@ -184,9 +194,7 @@ class Minimiser:
         self._most = None
         return best, fewest.cost(best)
 
-    def _least(
-        self, records: RecordArray, cost: Cost, fewest: Fewest, *, tasks: bool
-    ) -> tuple[RecordArray, Cost, int]:
+    def _least(self, records: RecordArray, cost: Cost, fewest: Fewest, *, tasks: bool) -> tuple[RecordArray, Cost, int]:
         """The schedule that costs least among this one and those with as many deviations or fewer; up to how many all
         have been run.
 
@@ -204,6 +212,23 @@ class Minimiser:
                 break
             done += 1
         return records, cost, done
+
+    def _without_held(self, cost: Cost, fewest: Fewest) -> tuple[Cost | None, int]:
+        """What it costs if stores drain at once; up to how many deviations all such schedules have been run."""
+        fewest.more()
+        done, best = -1, None
+        while best is None and done < cost.switches + cost.held + _BEYOND:
+            level = fewest.level(done + 1, self._cause, tasks=False, ticks=0, held=False)
+            for found in level.failing:
+                records = script_records(found)
+                records = _with_holds(records[records["op"] != Op.DRAIN], 0)
+                if self._fails(records):
+                    candidate = fewest.cost(self._plain_prefix(records))
+                    best = candidate if best is None else min(best, candidate)
+            if not level.complete:
+                break
+            done += 1
+        return best, done
 
     def _run(self, records: RecordArray) -> Ended:
         self._runs += 1

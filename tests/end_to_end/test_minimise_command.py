@@ -85,3 +85,17 @@ def test_places_hold_when_other_code_changes(
     assert prepare("window").image != prepared.image
     assert main(["record", "window", "--script", str(script), "-o", again]) == 1
     assert main(["record", "window", "--script", str(exact), "-o", again]) == (change == "not executed")
+
+
+def test_whether_a_fence_is_involved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`exit-race` fails with two deviations, one of them a held store, which only saves switches."""
+    tape, small = str(tmp_path / "a.tape"), str(tmp_path / "small.tape")
+    assert main(["hunt", "exit-race", "--strategy", "bounded", "--bound", "2", "--budget", "10000", "-o", tape]) == 1
+    capsys.readouterr()
+    assert main(["minimise", tape, "-o", small]) == 0
+    assert "stores are held to save some: without, it takes" in capsys.readouterr().out
+    assert main(["minimise", tape, "-o", small, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["proved"]
+    assert answer["held"] == 1
+    assert answer["without_held"]["switches"] > answer["switches"]

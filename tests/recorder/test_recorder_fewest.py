@@ -125,6 +125,42 @@ def test_as_few_as_brute_force(name: str) -> None:
         assert trial.run(Script(minimal.records), 0).failure == BAD
 
 
+@cache
+def fails_without_held_stores(name: str) -> bool:
+    """By running every list of up to six runs."""
+    trial = Bare(*PROGRAMS[name])
+    rows = [(Op.RUN, cpu, steps, ON) for cpu in (0, 1) for steps in (1, 2, 3, 4)]
+    return any(
+        trial.run(Script(plan(*some)), 0).failure is not None
+        for length in range(1, 6)
+        for some in itertools.product(rows, repeat=length)
+        if all(a[1] != b[1] for a, b in itertools.pairwise(some))
+    )
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_it_is_known_whether_stores_have_to_be_held(name: str) -> None:
+    trial = Bare(*PROGRAMS[name])
+    records = next(found for seed in range(2000) if (found := trial.random(seed)) is not None)
+    minimal = Minimiser(trial, fewest=trial.fewest()).minimise(records)
+    if minimal.held:
+        assert (minimal.without_held is not None) == fails_without_held_stores(name)
+        if minimal.without_held is None:
+            assert minimal.without_held_deviations >= 3
+        else:
+            assert minimal.without_held.held == 0
+            assert minimal.without_held > minimal.cost
+    else:
+        assert fails_without_held_stores(name)
+        assert (minimal.without_held, minimal.without_held_deviations) == (None, -1)
+
+
+def test_programs_of_both_kinds_are_among_them() -> None:
+    held = {name: fails_without_held_stores(name) for name in PROGRAMS}
+    assert held["lost update"]
+    assert not held["store buffering"]
+
+
 def test_what_is_least_is_what_one_would_say() -> None:
     expected = {
         "lost update": (0, 1),  # the first one has halted before its store drains

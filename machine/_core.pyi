@@ -154,6 +154,16 @@ class Machine:
         `page_bytes` how far it is to the next. No page is freed when this is called, nor after `state_load` or
         `restore` to a snapshot from before; other snapshots keep the set. It is not part of `state_hash`. With
         `frame_count` 0 there is no pool any more. Raises ValueError, MemoryError."""
+    def ledger(
+        self, trace: int, pages: int, page_bytes: int, first_frame: int, regions: Sequence[tuple[int, int]]
+    ) -> None:
+        """Add up what tracepoint `trace` announces: its operands are a page, and an item in bits 31..24 with a signed
+        delta below. Sums begin at 0, and are kept for each item (0 to 63) and region (at most 8, each its first frame
+        and the one behind its last); `pages` is the linear address of the page of `first_frame`. They are not part of
+        `state_hash`; snapshots keep them, `state_load` forgets them. With `trace` 0 there is no ledger any more. Raises
+        ValueError, TypeError, MemoryError."""
+    def ledger_sum(self, region: int, item: int) -> int | None:
+        """What was announced; None if nothing was for this item in any region, and without such a region."""
     def freed_use(self) -> tuple[str, int, int, int, int, int, int, int] | None:
         """(access, cpu, pc, addr, phys, step, CPU that freed it, in which step): why execution stopped "freed", or the
         last such access of exact plans, which go on. None: there was none.

@@ -1,4 +1,4 @@
-"""Which page frames a guest's allocator manages, where the guest says so as docs/platform.md has it."""
+"""Which page frames and zones a guest's allocator manages, where the guest says so as docs/platform.md has it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,28 @@ FreedUse: TypeAlias = tuple[str, int, int, int, int, int, int, int]
 
 _ALLOC: Final = "page_alloc"
 _FREE: Final = "page_free"
+_GHOST: Final = "ghost"
+_ZONES_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PagePool:
-    """What `Machine.page_pool` wants to know: where the first page's `struct page` lies, its size, the frames, and the
-    identifiers of the tracepoints."""
+    """What `Machine.page_pool` and `Machine.ledger` want to know: where the first page's `struct page` lies, its size,
+    the frames, those of each zone, and the identifiers of the tracepoints (`ghost` 0: there is none)."""
 
     pages: int
     page_bytes: int
     first_frame: int
     frame_count: int
+    zones: tuple[tuple[int, int], ...]
     alloc: int
     free: int
+    ghost: int
 
     def tell(self, machine: Machine) -> None:
-        """From now on the machine keeps account of freed pages; none is freed yet."""
+        """From now on the machine keeps account of freed pages, none of which is freed yet, and of ghosts by zone."""
         machine.page_pool(self.pages, self.page_bytes, self.first_frame, self.frame_count, self.alloc, self.free)
+        machine.ledger(self.ghost, self.pages, self.page_bytes, self.first_frame, self.zones)
 
 
 def page_pool(machine: Machine, image: bytes) -> PagePool | None:
@@ -55,4 +60,7 @@ def page_pool(machine: Machine, image: bytes) -> PagePool | None:
     first, end = min((row[0] for row in spans), default=0), min(max((row[1] for row in spans), default=0), frames)
     if first >= end:
         return None
-    return PagePool(pages, page_bytes, first, end - first, numbers[_ALLOC], numbers[_FREE])
+    regions = tuple((start, start + count) for start, count in zones[:_ZONES_MAX])
+    return PagePool(
+        pages, page_bytes, first, end - first, regions, numbers[_ALLOC], numbers[_FREE], numbers.get(_GHOST, 0)
+    )

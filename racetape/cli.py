@@ -234,8 +234,9 @@ def hunt(
 ) -> None:
     """Run SCENARIO under many schedules until one fails, and record that one.
 
-    A run fails if the guest reports a BUG or a fault, if every CPU waits or goes in circles for ever, or if one of the
-    scenario's zone counters is negative in the end. Exit status 1 if one failed.
+    A run fails if the guest reports a BUG or a fault, uses a page that it has freed, if every CPU waits or goes in
+    circles for ever, or if one of the scenario's zone counters is negative or otherwise wrong in the end. Exit status 1
+    if one failed.
     """
     from debugger.checks import scenario_counters
     from machine import images

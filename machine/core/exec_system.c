@@ -3,6 +3,7 @@
 #include "device.h"
 #include "exec.h"
 #include "operand.h"
+#include "ledger.h"
 #include "pool.h"
 #include "segment.h"
 #include "tlb.h"
@@ -26,6 +27,8 @@ ALWAYS_INLINE enum status nop_e(struct cpu *c, const struct op *op, uint32_t siz
 		return STATUS_OK;
 	uint32_t identifier = op->displacement & 0xffff;
 	op_event(c, op, EVENT_trace, c->s.gpr[op->index], identifier, c->s.gpr[op->base], 0, 0);
+	if (unlikely(identifier == c->machine->ledger.trace))
+		ledger_trace(c->machine, c, op);
 	if (pool_concerns(c->machine, identifier))
 		pool_trace(c, op);
 	return identifier == c->machine->stop_at_trace ? STATUS_TRACE : STATUS_OK;

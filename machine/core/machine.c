@@ -9,6 +9,7 @@
 #include "flags.h"
 #include "memory.h"
 #include "op.h"
+#include "ledger.h"
 #include "pool.h"
 #include "segment.h"
 #include "store_buffer.h"
@@ -51,6 +52,7 @@ void machine_destroy(struct machine *m)
 	if (!m)
 		return;
 	visible_deinit(m);
+	ledger_deinit(m);
 	pool_deinit(m);
 	memory_deinit(&m->memory);
 	decode_cache_destroy(m->code);

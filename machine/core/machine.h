@@ -564,6 +564,25 @@ struct pool {
 	struct pool_leaf **leaves;
 };
 
+enum { LEDGER_REGIONS = 8, LEDGER_ITEMS = 64 };
+
+struct ledger_sums {
+	int64_t sum[LEDGER_REGIONS][LEDGER_ITEMS];
+	uint64_t announced; /* bit n: item n was */
+};
+
+/* See ledger.h. */
+struct ledger {
+	uint32_t trace;		   /* tracepoint; 0: there is no ledger */
+	uint32_t first;		   /* frame of the page at `pages` */
+	uint64_t pages, page_size; /* of the array of `struct page`: linear address, bytes of each */
+	uint32_t region_count;
+	struct {
+		uint32_t first, end; /* frames */
+	} regions[LEDGER_REGIONS];
+	struct ledger_sums *sums;
+};
+
 struct decode_cache;
 
 struct machine {
@@ -589,6 +608,7 @@ struct machine {
 	struct agents agents;
 	struct classes classes;
 	struct pick pick;
+	struct ledger ledger;
 	struct pool pool; /* but for which pages are freed, which snapshots keep */
 	struct choice_log choices;
 	struct console console;

@@ -8,6 +8,7 @@
 #include "apic.h"
 #include "execute.h"
 #include "memory.h"
+#include "ledger.h"
 #include "pool.h"
 #include "mmu.h"
 #include "registers.h"
@@ -276,6 +277,54 @@ static PyObject *machine_page_pool(PyObject *self, PyObject *args, PyObject *kwa
 	if (!pool_set(m, &pool))
 		return PyErr_NoMemory();
 	Py_RETURN_NONE;
+}
+
+static PyObject *machine_set_ledger(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+	if (executing(self))
+		return NULL;
+	static char *names[] = {"trace", "pages", "page_bytes", "first_frame", "regions", NULL};
+	unsigned long long trace, pages, page_size, first;
+	PyObject *regions;
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&O&O&O&O", names, to_u64, &trace, to_u64, &pages, to_u64, &page_size, to_u64,
+					 &first, &regions))
+		return NULL;
+	Py_ssize_t count = PySequence_Size(regions);
+	if (count < 0)
+		return NULL;
+	if (count > LEDGER_REGIONS || trace > 0xffff || !page_size || first > UINT32_MAX)
+		return PyErr_Format(PyExc_ValueError, "at most %d regions, a tracepoint up to 0xffff, pages that have bytes", LEDGER_REGIONS);
+	struct ledger ledger = {.trace = (uint32_t)trace, .first = (uint32_t)first, .pages = pages, .page_size = page_size,
+				.region_count = (uint32_t)count};
+	for (Py_ssize_t i = 0; i < count; i++) {
+		PyObject *region = PySequence_GetItem(regions, i);
+		int done = region && PyTuple_Check(region) &&
+			   PyArg_ParseTuple(region, "II", &ledger.regions[i].first, &ledger.regions[i].end);
+		Py_XDECREF(region);
+		if (!done) {
+			if (!PyErr_Occurred())
+				PyErr_SetString(PyExc_TypeError, "a region is a tuple: its first frame, and the one behind its last");
+			return NULL;
+		}
+	}
+	if (!ledger_set(machine_of(self), &ledger))
+		return PyErr_NoMemory();
+	Py_RETURN_NONE;
+}
+
+static PyObject *machine_ledger_sum(PyObject *self, PyObject *args)
+{
+	if (executing(self))
+		return NULL;
+	unsigned int region, item;
+	if (!PyArg_ParseTuple(args, "II", &region, &item))
+		return NULL;
+	const struct ledger *ledger = &machine_of(self)->ledger;
+	if (!ledger->sums || region >= ledger->region_count || item >= LEDGER_ITEMS)
+		Py_RETURN_NONE;
+	if (!(ledger->sums->announced >> item & 1))
+		Py_RETURN_NONE;
+	return PyLong_FromLongLong(ledger->sums->sum[region][item]);
 }
 
 static PyObject *machine_freed_use(PyObject *self, PyObject *unused)
@@ -856,6 +905,8 @@ static PyMethodDef machine_methods[] = {
 	{"can_interrupt", machine_can_interrupt, METH_VARARGS, "Whether a vector could be delivered to a CPU now."},
 	{"waiting", machine_waiting, METH_VARARGS, "What a CPU waits for, or ''."},
 	{"watch", (PyCFunction)(void (*)(void))machine_watch, KEYWORDS, "Say which words are shared."},
+	{"ledger", (PyCFunction)(void (*)(void))machine_set_ledger, KEYWORDS, "Say which tracepoint announces true changes."},
+	{"ledger_sum", machine_ledger_sum, METH_VARARGS, "What was announced for a region and item."},
 	{"page_pool", (PyCFunction)(void (*)(void))machine_page_pool, KEYWORDS, "Say which pages are the allocator's."},
 	{"freed_use", machine_freed_use, METH_NOARGS, "The access to a freed page that ended the run, or None."},
 	{"weights", machine_weights, METH_VARARGS, "Visible steps that each agent is thought to take."},

@@ -5,6 +5,7 @@
 
 #include "flags.h"
 #include "memory.h"
+#include "ledger.h"
 #include "pool.h"
 
 struct state_header {
@@ -90,6 +91,7 @@ enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from,
 		m->step = header.step;
 		m->s = header.platform;
 		m->auto_cpu = 0;
+		ledger_restore(m, NULL);
 		pool_forget(m);
 		for (uint32_t i = 0; i < m->cpu_count; i++) {
 			m->cpus[i].s = states[i];

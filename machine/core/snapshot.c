@@ -7,6 +7,7 @@
 #include "decode.h"
 #include "flags.h"
 #include "memory.h"
+#include "ledger.h"
 #include "pool.h"
 
 enum { LEAF_PAGES = 512 };
@@ -118,7 +119,7 @@ struct snapshot *snapshot_take(struct machine *m)
 	struct snapshot *snapshot = calloc(1, sizeof(*snapshot) + m->cpu_count * sizeof(struct cpu_state));
 	struct page_tree *pages = page_tree_create(mem->page_count);
 	bool failed = !snapshot || !pages;
-	if (failed || (snapshot->freed = pool_save(m, &failed), failed))
+	if (failed || (snapshot->freed = pool_save(m, &failed), failed) || (snapshot->sums = ledger_save(m, &failed), failed))
 		goto fail;
 	for (uint32_t i = 0; i < mem->unsaved_count; i++)
 		if (!save_page(mem, mem->unsaved[i]))
@@ -138,8 +139,10 @@ struct snapshot *snapshot_take(struct machine *m)
 	}
 	return snapshot;
 fail:
-	if (snapshot)
+	if (snapshot) {
 		pool_saved_free(snapshot->freed, mem->page_count);
+		free(snapshot->sums);
+	}
 	free(snapshot);
 	page_tree_destroy(pages);
 	return NULL;
@@ -185,6 +188,7 @@ void snapshot_restore(struct machine *m, const struct snapshot *snapshot)
 	m->s = snapshot->platform;
 	m->auto_cpu = snapshot->auto_cpu;
 	pool_restore(m, snapshot->freed);
+	ledger_restore(m, snapshot->sums);
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		m->cpus[i].s = snapshot->cpus[i];
 		cpu_refresh(&m->cpus[i]);
@@ -197,6 +201,7 @@ void snapshot_destroy(struct snapshot *snapshot)
 		return;
 	page_tree_destroy(snapshot->pages);
 	pool_saved_free(snapshot->freed, snapshot->page_count);
+	free(snapshot->sums);
 	free(snapshot);
 }
 

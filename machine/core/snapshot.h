@@ -20,6 +20,7 @@ struct snapshot {
 	struct platform_state platform;
 	struct page_tree *pages;
 	struct pool_leaf **freed; /* NULL: none */
+	struct ledger_sums *sums; /* NULL: none */
 	struct cpu_state cpus[]; /* [cpu_count] */
 };
 

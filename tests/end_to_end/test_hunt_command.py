@@ -114,14 +114,18 @@ def test_a_tape_that_cannot_be_written(tmp_path: Path, capfd: pytest.CaptureFixt
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_keeps_what_was_found(jobs: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "racetape", "hunt", *SMALL, *FIX, "--budget", "1000000", "--jobs", str(jobs)]
+    journal = tmp_path / "long.hunt"
     process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "bug.tape")],
+        [*command, "--resume", str(journal), "-o", str(tmp_path / "bug.tape")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    time.sleep(6)
+    deadline = time.monotonic() + 120
+    while not journal.exists() or '"schedules": 0,' in journal.read_text():  # it is still being set up
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

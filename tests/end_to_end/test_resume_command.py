@@ -53,7 +53,8 @@ def test_killed_and_resumed(number: int, jobs: str, tmp_path: Path, capfd: pytes
         os.killpg(process.pid, number)
         _, err = process.communicate(timeout=60)
         if number == signal.SIGINT:
-            assert process.returncode in (1, 130), err  # 1: it was through
+            # 1: it was through; or so far that Python itself was about to end, which takes no notice any more.
+            assert process.returncode in (1, 130, -signal.SIGINT), err
         assert "Traceback" not in err
         done.append(schedules_done(state))
     assert 0 < done[0] <= done[1]

@@ -166,13 +166,15 @@ static void piece_store(struct cpu *c, const struct piece *p, uint64_t value, ui
 	pool_look(c, POOL_STORE, p->addr, p->phys);
 	if (c->buffered && !(info & EVENT_LOCKED)) {
 		/* Nothing waited for room for stores that the table does not announce (frames, accessed bits). */
-		if (info & EVENT_IMPLICIT)
-			while (c->s.store_count >= m->store_capacity)
-				store_buffer_drain_one(c);
+		while (info & EVENT_IMPLICIT && c->s.store_count >= m->store_capacity) {
+			visible_commit(c);
+			store_buffer_drain_one(c);
+		}
 		tap_event(c, EVENT_store, p->addr, p->phys, value, p->size, info);
 		store_buffer_push(c, p->addr, p->phys, p->size, value);
 		return;
 	}
+	visible_save(c, NULL, p->phys, p->size);
 	memory_write(m, p->phys, &value, p->size);
 	tap_event(c, EVENT_store, p->addr, p->phys, value, p->size, info | EVENT_DRAINED);
 }

@@ -318,16 +318,19 @@ enum stop agents_stuck(struct machine *m)
 	bool spinning = false;
 	for (uint32_t i = 0; i < m->cpu_count; i++)
 		spinning |= agents->cpu[i].spinning;
-	if (!spinning && any_waits_for_choice(m))
-		return STOP_choice;
 	if (spinning && agents->patience++ < PATIENCE_MAX) {
 		for (uint32_t i = 0; i < m->cpu_count; i++)
 			spin_reset(&agents->cpu[i]);
 		return STOP_plan;
 	}
+	if (any_waits_for_choice(m))
+		return STOP_choice; /* the answer may end it */
 	uint32_t ticks = agents_ticks(m);
-	if (ticks && (!spinning || agents->ticks_in_vain++ < TICKS_IN_VAIN_MAX)) {
-		agents_take(m, (uint32_t)__builtin_ctz(ticks));
+	if (ticks && (!spinning || agents->ticks_in_vain < TICKS_IN_VAIN_MAX)) {
+		/* Each timer in turn: it may be any one's handler that ends it. */
+		uint32_t first = spinning ? agents->ticks_in_vain++ % m->cpu_count : 0;
+		uint32_t behind = ticks >> (AGENT_TICK + first) << (AGENT_TICK + first);
+		agents_take(m, (uint32_t)__builtin_ctz(behind ? behind : ticks));
 		return STOP_plan;
 	}
 	return spinning ? STOP_livelock : STOP_idle;

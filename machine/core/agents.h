@@ -6,11 +6,11 @@
  * nobody shares drain by themselves when they are the oldest.
  *
  * A CPU that comes by in the same state as before, registers, memory and buffer, spins: it is passed over until somebody changes
- * what it has read. Flags and translations are not compared; so before everybody is said to spin in vain, those who do are
- * let go on for a while.
+ * what it has read. That may be more than there is room to remember; so before everybody is said to spin in vain, those who do
+ * are let go on for a while.
  *
- * One thing is no choice though others may notice it, and is remembered as `overlooked`: a store to a shared word that drains within
- * a local run because a look-up for a fetch or for the frame of a trap updates an entry that is still buffered.
+ * A few things are no choice though others may notice them, and are remembered as `overlooked`: what a trap behind an instruction or a
+ * frame that needs more room than was asked for does to shared words within a local run, and an instruction that reads the time.
  *
  * Needs Machine.watch, and the tap off: a run that stops before an instruction may have looked up a translation for it
  * earlier than the exact choices will. What is to be recorded is replayed from its choices. */

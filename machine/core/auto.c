@@ -26,12 +26,14 @@ static struct cpu *auto_choose(struct machine *m)
 	return NULL;
 }
 
-bool auto_tick(struct machine *m)
+/* A tick for the first CPU that takes it, from `first` on. */
+static bool auto_tick(struct machine *m, uint32_t first)
 {
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
-		int vector = apic_timer_vector(&m->cpus[i]);
-		if (vector >= 0 && step_irq(&m->cpus[i], (uint64_t)vector)) {
-			m->auto_cpu = i;
+		struct cpu *c = &m->cpus[(first + i) % m->cpu_count];
+		int vector = apic_timer_vector(c);
+		if (vector >= 0 && step_irq(c, (uint64_t)vector)) {
+			m->auto_cpu = c->number;
 			return true;
 		}
 	}
@@ -47,7 +49,7 @@ bool any_waits_for_choice(const struct machine *m)
 }
 
 /* At PAUSE: whether the default schedule goes in circles (Brent, BIT Numerical Mathematics 20, 1980, finds them). Registers of all CPUs
- * are compared, and if they come again memory is, too; it is a circle if that comes again twice. */
+ * are compared, and if they come again all of the state is; it is a circle if that comes again twice. */
 static bool auto_loops(struct machine *m)
 {
 	uint64_t digest = m->auto_cpu;
@@ -64,10 +66,25 @@ static bool auto_loops(struct machine *m)
 	}
 	if (digest != m->auto_loop.digest)
 		return false;
-	uint64_t whole = spin_whole_digest(&m->cpus[m->auto_cpu]) | 1; /* with the default schedule all buffers are empty */
+	uint64_t whole = 1;
+	for (uint32_t i = 0; i < m->cpu_count; i++)
+		whole = whole * UINT64_C(0x9e3779b97f4a7c15) ^ spin_whole_digest(&m->cpus[i]);
+	whole |= 1;
 	bool again = whole == m->auto_loop.whole;
 	m->auto_loop.whole = whole;
 	return again;
+}
+
+/* Whether a circle is not among the last ones: by the registers, which hold what those in it have read. Who waits for a tick to
+ * count something gets on. */
+static bool auto_new_circle(struct machine *m)
+{
+	for (uint32_t i = 0; i < CIRCLES_MAX; i++)
+		if (m->auto_loop.circles[i] == m->auto_loop.digest)
+			return false;
+	m->auto_loop.circles[m->auto_loop.circle_count++ % CIRCLES_MAX] = m->auto_loop.digest;
+	m->auto_loop.ticks = 0;
+	return true;
 }
 
 enum stop auto_execute(struct machine *m, uint64_t step_end)
@@ -87,7 +104,7 @@ enum stop auto_execute(struct machine *m, uint64_t step_end)
 		if (!chosen) {
 			if (any_waits_for_choice(m))
 				return STOP_choice;
-			if (!auto_tick(m))
+			if (!auto_tick(m, 0))
 				return STOP_idle;
 			continue;
 		}
@@ -105,7 +122,12 @@ enum stop auto_execute(struct machine *m, uint64_t step_end)
 			m->auto_cpu = (chosen->number + 1) % m->cpu_count;
 			if (!auto_loops(m))
 				break;
-			if (m->auto_loop.ticks++ == TICKS_IN_VAIN_MAX || !auto_tick(m))
+			if (any_waits_for_choice(m))
+				return STOP_choice;
+			if (!auto_new_circle(m) && m->auto_loop.ticks++ >= TICKS_IN_VAIN_MAX)
+				return STOP_livelock;
+			/* Each timer in turn: it may be any one's handler that ends the circle. */
+			if (!auto_tick(m, m->auto_loop.ticks % m->cpu_count))
 				return STOP_livelock;
 			m->auto_loop.pauses = 0;
 			break;

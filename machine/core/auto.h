@@ -8,8 +8,6 @@
  * the next instruction; with every CPU waiting, or going in circles from PAUSE to PAUSE, there is a tick; if many of those end no
  * circle it is a livelock. Each turn of the loop takes one step or one run. */
 enum stop auto_execute(struct machine *m, uint64_t step_end);
-/* With every CPU waiting: a tick for the lowest one that takes it. */
-bool auto_tick(struct machine *m);
 bool any_waits_for_choice(const struct machine *m);
 
 #endif

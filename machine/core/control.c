@@ -5,6 +5,7 @@
 #include "operand.h"
 #include "segment.h"
 #include "tlb.h"
+#include "visible.h"
 
 /* Bits 1, 2, 5 to 8, and all above the physical address. */
 #define PDPTE_RESERVED (UINT64_C(0x1e6) | ~(PHYSICAL_FRAME | UINT64_C(0xfff)))
@@ -166,7 +167,10 @@ enum status msr_read(struct cpu *c, uint32_t number, uint64_t *ret)
 		return STATUS_OK;
 	}
 	switch (number) {
-	case MSR_TSC: *ret = c->machine->step; return STATUS_OK;
+	case MSR_TSC:
+		visible_clock(c->machine);
+		*ret = c->machine->step;
+		return STATUS_OK;
 	case MSR_APIC_BASE: *ret = APIC_BASE | 1 << 11 | (c->number ? 0 : 1 << 8); return STATUS_OK;
 	case MSR_MTRR_CAP: *ret = 0; return STATUS_OK;
 	default: return fault_raise_error(c, VECTOR_GP, 0);

@@ -32,7 +32,7 @@ ALWAYS_INLINE enum status in_port(struct cpu *c, uint32_t size, uint32_t port)
 ALWAYS_INLINE enum status out_port(struct cpu *c, uint32_t size, uint32_t port)
 {
 	TRY(port_check(c, port, size));
-	if (port_ends_run(port, size) && visible_port(c, port))
+	if (port_ends_run(port, size) && visible_end(c, port))
 		return STATUS_VISIBLE;
 	return port_out(c, port, size, reg_get(c, RAX, size));
 }

@@ -7,6 +7,7 @@
 #include "pool.h"
 #include "segment.h"
 #include "tlb.h"
+#include "visible.h"
 
 enum status exec_undefined(struct cpu *c, const struct op *op)
 {
@@ -150,12 +151,7 @@ static enum status debug_register(struct cpu *c, uint32_t *number)
 			return fault_raise(c, VECTOR_UD);
 		*number += 2;
 	}
-	if (c->s.dr[7] & DR7_GD) {
-		c->s.dr[6] |= DR6_BD;
-		c->s.dr[7] &= ~(uint64_t)DR7_GD;
-		return fault_raise(c, VECTOR_DB);
-	}
-	return STATUS_OK;
+	return c->s.dr[7] & DR7_GD ? fault_raise(c, VECTOR_DB) : STATUS_OK;
 }
 
 ALWAYS_INLINE enum status mov_r_dr(struct cpu *c, const struct op *op, uint32_t size, bool memory)
@@ -189,6 +185,7 @@ ALWAYS_INLINE enum status rdtsc(struct cpu *c, const struct op *op, uint32_t siz
 	(void)memory;
 	if (c->s.cr4 & CR4_TSD && cpu_privilege(c))
 		return fault_raise_error(c, VECTOR_GP, 0);
+	visible_clock(c->machine);
 	reg_set(c, RAX, 4, c->machine->step);
 	reg_set(c, RDX, 4, c->machine->step >> 32);
 	if (op->opcode == 0x01) /* RDTSCP */

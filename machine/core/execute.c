@@ -105,11 +105,12 @@ static enum status run_chain(struct cpu *c)
 		op = decode_fetch(c);
 		/* The walk may have put another instruction here, by an accessed bit within it: too late to wait for a step. */
 		if (unlikely(op && c->s.store_count && stores_in_the_way(c))) {
+			visible_commit(c);
 			store_buffer_drain_all(c);
 			op = decode_fetch(c);
 		}
 		if (!op)
-			return STATUS_FAULT;
+			return m->watch.asks && m->watch.stopped ? STATUS_VISIBLE : STATUS_FAULT;
 	}
 	c->page_linear = linear & ~(uint64_t)(PAGE_SIZE - 1);
 	c->s.gpr[GPR_PAGE] = c->s.rip - (linear & (PAGE_SIZE - 1));
@@ -167,12 +168,19 @@ static void make_room(struct cpu *c, uint32_t count)
 /* STATUS_FAULT if the handler is entered, STATUS_VISIBLE if the run stops before the instruction that faults. */
 static enum status deliver_fault(struct cpu *c)
 {
-	uint64_t cr2 = c->s.cr2, traps_held = c->s.traps_held;
+	uint64_t cr2 = c->s.cr2, dr6 = c->s.dr[6], dr7 = c->s.dr[7];
+	uint32_t traps_held = c->s.traps_held;
 	c->watch_hits = c->s.traps_held = 0; /* of an instruction that did not happen */
 	partial_forget(c);
+	if (c->fault.vector == VECTOR_DB) { /* general detection is the only fault of this vector; others are traps */
+		c->s.dr[6] |= DR6_BD;
+		c->s.dr[7] &= ~(uint64_t)DR7_GD;
+	}
 	if (exception_deliver(c))
 		return STATUS_FAULT;
 	c->s.cr2 = cr2;
+	c->s.dr[6] = dr6;
+	c->s.dr[7] = dr7;
 	c->s.traps_held = traps_held;
 	return STATUS_VISIBLE;
 }

@@ -187,6 +187,15 @@ static bool touches_conflict(const struct touch *a, const struct touch *b)
 	return false;
 }
 
+/* Whether such a step ends the run: then it is not the same with the CPU's own stores drained. */
+static bool ends(const struct touch *touch)
+{
+	for (uint32_t i = 0; i < touch->count; i++)
+		if (touch->notes[i].phys & VISIBLE_PORT)
+			return true;
+	return false;
+}
+
 /* Stores to shared words in the buffer of CPU `number`. */
 static uint32_t visible_stores(const struct machine *m, uint32_t number)
 {
@@ -490,7 +499,9 @@ static bool frame_open(struct explorer *e)
 		for (uint32_t rest = (before->sleep | before->done) & ~bit(before->agent); rest; rest &= rest - 1) {
 			uint32_t agent = (uint32_t)__builtin_ctz(rest);
 			bool own = agent % CPU_MAX == before->agent % CPU_MAX;
-			if (agent >= ACTORS || (!own && touches_conflict(&before->asleep[agent], &before->touch)))
+			bool alike = own && !ends(&before->asleep[agent]) && !ends(&before->touch);
+			bool gone = own && agent >= AGENT_DRAIN && before->drained; /* what slept was the drain of a store that has drained */
+			if (agent >= ACTORS || gone || (!alike && touches_conflict(&before->asleep[agent], &before->touch)))
 				continue;
 			f->sleep |= bit(agent);
 			f->asleep[agent] = before->asleep[agent];
@@ -527,6 +538,12 @@ static void frame_take(struct explorer *e, uint32_t agent)
 	f->done |= bit(agent);
 	if (agent < ACTORS)
 		f->asleep[agent] = f->touch;
+	/* What others had left to do is not seen any more, nor with what it races: whoever can go on first has to be tried. */
+	if (m->s.ended && e->options.mode == EXPLORE_DPOR)
+		f->backtrack |= f->enabled & (bit(ACTORS) - 1);
+	/* Stores that drained within a CPU's step might have done so before it, with steps of others in between. */
+	if (e->options.mode == EXPLORE_DPOR && agent < AGENT_DRAIN && f->drained)
+		f->backtrack |= f->enabled & bit(AGENT_DRAIN + agent);
 	e->depth++;
 	e->counts.steps_made++;
 }

@@ -80,6 +80,9 @@ static enum status push_frame(struct cpu *c, struct stack *stack, const uint64_t
 	/* All of it or nothing: a frame half pushed could not be taken back once others see it. */
 	for (uint32_t i = 1; i <= count; i++)
 		TRY(access_probe_write(c, (base + ((stack->pointer - size * i) & mask)) & linear_mask, size, true));
+	if (visible_room(c, count))
+		return STATUS_VISIBLE;
+	visible_save_stores(c);
 	for (uint32_t i = 0; i < count; i++) {
 		stack->pointer = (stack->pointer - size) & mask;
 		TRY(access_store_slow(c, (base + stack->pointer) & linear_mask, size, words[i], EVENT_IMPLICIT | ACCESS_STACK));
@@ -182,9 +185,6 @@ static enum status deliver(struct cpu *c, uint8_t vector, enum interrupt_source 
 	if (wide)
 		stack.pointer &= ~UINT64_C(15);
 	TRY(segment_check_target(c, &code, gate.offset));
-	if (visible_room(c, count))
-		return STATUS_VISIBLE;
-	c->machine->watch.asks = false; /* from here on it is not stopped in its midst, either */
 	TRY(push_frame(c, &stack, words, count, wide ? 8 : gate.narrow ? 2 : 4));
 	TRY(descriptor_mark_accessed(c, gate.selector, descriptor));
 
@@ -262,6 +262,8 @@ bool exception_deliver(struct cpu *c)
 		if (doubles(fault.vector, c->fault.vector))
 			c->fault = (struct fault){.vector = VECTOR_DF, .has_error = true};
 	}
+	if (visible_end(c, 0))
+		return false;
 	tap_event(c, EVENT_shutdown, 0, 0, 0, 0, 0);
 	m->s.shutdown = 1;
 	m->s.ended = 1;

@@ -424,7 +424,7 @@ struct console {
 	char *text;
 };
 
-enum { VISIBLE_NOTES_MAX = 4, VISIBLE_UNDO_MAX = 32 };
+enum { VISIBLE_NOTES_MAX = 4, VISIBLE_UNDO_MAX = 64 };
 
 /* What looking up translations has changed: a TLB entry, or (`entry` NULL) memory. */
 struct visible_undo {
@@ -583,6 +583,16 @@ struct ledger {
 	struct ledger_sums *sums;
 };
 
+enum { CIRCLES_MAX = 32 };
+
+/* The default schedule, at PAUSE: how often, and digests of the state when that was last a power of two. */
+struct auto_loop {
+	uint64_t pauses, digest, whole;
+	uint32_t ticks; /* because it goes in circles that it has gone in before */
+	uint32_t circle_count;
+	uint64_t circles[CIRCLES_MAX]; /* digests of the last ones */
+};
+
 struct decode_cache;
 
 struct machine {
@@ -596,11 +606,8 @@ struct machine {
 	/* Where the default schedule stands: no state of the guest's, so not hashed; but snapshots keep it, so that the
 	 * schedule goes on from there as it would have. */
 	uint32_t auto_cpu;
-	/* The default schedule, at PAUSE: how often, and digests of the state when that was last a power of two. */
-	struct {
-		uint64_t pauses, digest, whole;
-		uint32_t ticks; /* because of that */
-	} auto_loop;
+	struct auto_loop auto_loop; /* likewise */
+	uint64_t clock_read; /* step of the last instruction that read the time: who does so may wait for it */
 
 	/* Never saved. */
 	struct tap tap;

@@ -79,8 +79,8 @@ static bool table_root(const struct cpu *c, uint64_t addr, uint64_t *ret)
 }
 
 enum walk_result { WALK_DONE, WALK_NOT_PRESENT, WALK_RESERVED, WALK_VISIBLE };
-/* Who walks: an access, an instruction fetch, or somebody who only looks and leaves no trace. */
-enum walker { WALKER_ACCESS, WALKER_FETCH, WALKER_PEEK };
+/* Who walks: the CPU, or somebody who only looks and leaves no trace. */
+enum walker { WALKER_CPU, WALKER_PEEK };
 
 /* A walk that came to a page, or as far as it came. */
 struct walk {
@@ -120,8 +120,7 @@ static enum walk_result walk(struct cpu *c, uint64_t addr, enum walker walker, s
 		uint32_t info, size = w->paging.entry_size, level = w->level;
 		w->shift = PAGE_SHIFT + (level - 1) * w->paging.index_bits;
 		w->phys[level] = table + (addr >> w->shift & ((1u << w->paging.index_bits) - 1)) * size;
-		/* Fetches are not asked about: a scheduling point before one would split an instruction from its address. */
-		if (walker == WALKER_ACCESS && visible_access(c, w->phys[level], size, false, 0))
+		if (walker != WALKER_PEEK && visible_access(c, w->phys[level], size, false, 0))
 			return WALK_VISIBLE;
 		uint64_t entry = w->entry[level] = entry_load(c, w->phys[level], size, &info);
 		if (walker != WALKER_PEEK && memory_contains(&c->machine->memory, w->phys[level], size))
@@ -150,7 +149,7 @@ static uint64_t walk_frame(const struct walk *w)
 }
 
 /* One locked update that sets `bits` in an entry, if they are still clear (SDM 4.8). False if the run has to stop before. */
-static bool entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_t level, uint64_t bits, bool fetch)
+static bool entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_t level, uint64_t bits)
 {
 	struct machine *m = c->machine;
 	uint64_t phys = w->phys[level];
@@ -160,7 +159,7 @@ static bool entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_
 	/* The update is locked. If the entry's latest value is still in the own buffer, that must reach memory first:
 	 * see docs/decisions/0003-walker-updates.md. */
 	if (store_buffer_overlaps(c, phys, size)) {
-		if (visible_flush(c, fetch))
+		if (visible_flush(c))
 			return false;
 		store_buffer_drain_all(c);
 	}
@@ -180,7 +179,7 @@ static bool entry_set_bits(struct cpu *c, uint64_t addr, struct walk *w, uint32_
 static enum status walk_and_fill(struct cpu *c, uint64_t addr, enum access_kind kind, bool user, struct tlb_entry **ret)
 {
 	struct walk w;
-	enum walk_result result = walk(c, addr, kind == ACCESS_FETCH ? WALKER_FETCH : WALKER_ACCESS, &w);
+	enum walk_result result = walk(c, addr, WALKER_CPU, &w);
 	if (result == WALK_VISIBLE)
 		return STATUS_VISIBLE;
 	if (result != WALK_DONE) {
@@ -191,11 +190,10 @@ static enum status walk_and_fill(struct cpu *c, uint64_t addr, enum access_kind 
 		page_fault(c, addr, kind, user, PF_PRESENT);
 		return STATUS_FAULT;
 	}
-	bool fetch = kind == ACCESS_FETCH;
 	for (uint32_t level = w.paging.level_max; level > w.level; level--)
-		if (!entry_set_bits(c, addr, &w, level, PTE_A, fetch))
+		if (!entry_set_bits(c, addr, &w, level, PTE_A))
 			return STATUS_VISIBLE;
-	if (!entry_set_bits(c, addr, &w, w.level, PTE_A | (kind == ACCESS_WRITE ? PTE_D : 0), fetch))
+	if (!entry_set_bits(c, addr, &w, w.level, PTE_A | (kind == ACCESS_WRITE ? PTE_D : 0)))
 		return STATUS_VISIBLE;
 	w.flags |= w.entry[w.level] & (PTE_A | PTE_D);
 	if (!(c->s.cr4 & CR4_PGE))

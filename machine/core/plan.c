@@ -95,7 +95,7 @@ static enum stop record_execute(struct machine *m, const struct plan_record *r, 
 			return STOP_diverged;
 		uint64_t left = r->arg - *done, room = step_max - m->step;
 		if (!*done)
-			m->auto_loop.pauses = m->auto_loop.ticks = 0;
+			m->auto_loop = (struct auto_loop){0};
 		enum stop stop = auto_execute(m, m->step + (left < room ? left : room));
 		*done += m->step - first;
 		if (stop == STOP_steps && *done >= r->arg)

@@ -93,6 +93,8 @@ enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from,
 		m->auto_cpu = 0;
 		ledger_restore(m, NULL);
 		pool_forget(m);
+		m->auto_loop = (struct auto_loop){0};
+		m->clock_read = 0;
 		for (uint32_t i = 0; i < m->cpu_count; i++) {
 			m->cpus[i].s = states[i];
 			cpu_refresh(&m->cpus[i]);

@@ -55,6 +55,7 @@ enum status descriptor_mark_accessed(struct cpu *c, uint16_t selector, uint64_t 
 	if (type & DESCRIPTOR_ACCESSED)
 		return STATUS_OK;
 	TRY(descriptor_address(c, selector, VECTOR_GP, &addr));
+	visible_save_stores(c);
 	return access_store_slow(c, (addr + 5) & system_mask(c), 1, type | DESCRIPTOR_ACCESSED, EVENT_IMPLICIT);
 }
 
@@ -131,6 +132,7 @@ enum status stack_probe(struct cpu *c, uint32_t size, uint32_t count)
 		pointer = (pointer - size) & stack_mask(c);
 		TRY(linear(c, SS, pointer, size, true, &addr));
 		TRY(access_probe_write(c, addr, size, false));
+		visible_save_memory(c, addr, size);
 	}
 	return STATUS_OK;
 }

@@ -131,6 +131,8 @@ struct snapshot *snapshot_take(struct machine *m)
 	snapshot->page_count = mem->page_count;
 	snapshot->platform = m->s;
 	snapshot->auto_cpu = m->auto_cpu;
+	snapshot->auto_loop = m->auto_loop;
+	snapshot->clock_read = m->clock_read;
 	snapshot->pages = pages;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		cpu_canonicalise(&m->cpus[i]);
@@ -189,6 +191,8 @@ void snapshot_restore(struct machine *m, const struct snapshot *snapshot)
 	m->auto_cpu = snapshot->auto_cpu;
 	pool_restore(m, snapshot->freed);
 	ledger_restore(m, snapshot->sums);
+	m->auto_loop = snapshot->auto_loop;
+	m->clock_read = snapshot->clock_read;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		m->cpus[i].s = snapshot->cpus[i];
 		cpu_refresh(&m->cpus[i]);

@@ -17,6 +17,8 @@ struct snapshot {
 	uint32_t cpu_count;
 	uint32_t page_count;
 	uint32_t auto_cpu;
+	struct auto_loop auto_loop;
+	uint64_t clock_read;
 	struct platform_state platform;
 	struct page_tree *pages;
 	struct pool_leaf **freed; /* NULL: none */

@@ -20,10 +20,21 @@ uint64_t spin_digest(struct cpu *c)
 	return h;
 }
 
+/* All of the CPU's state but its buffer, and how many instructions it has executed. */
+static uint64_t state_digest(uint64_t h, struct cpu *c)
+{
+	const struct cpu_state *s = &c->s;
+	cpu_canonicalise(c);
+	h = hash_bytes(h, s, offsetof(struct cpu_state, retired));
+	h = hash_bytes(h + (s->retired == s->shadow_mark), s->segment,
+		       offsetof(struct cpu_state, store) - offsetof(struct cpu_state, segment));
+	return hash_bytes(h, s->tlb_small, sizeof(s->tlb_small) + sizeof(s->tlb_large));
+}
+
 uint64_t spin_whole_digest(struct cpu *c)
 {
 	struct machine *m = c->machine;
-	uint64_t h = memory_hash(&m->memory);
+	uint64_t h = state_digest(memory_hash(&m->memory) ^ m->clock_read, c);
 	for (uint32_t i = 0; i < c->s.store_count; i++) {
 		const struct store_entry *e = store_buffer_entry(c, i);
 		uint64_t store[] = {e->phys, e->size, e->value};

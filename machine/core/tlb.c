@@ -83,8 +83,10 @@ struct tlb_entry *tlb_fill(struct cpu *c, uint64_t addr, uint64_t frame, uint64_
 void tlb_invalidate_page(struct cpu *c, uint64_t addr)
 {
 	struct tlb_entry *entry;
-	while ((entry = tlb_find(c, addr)))
+	while ((entry = tlb_find(c, addr))) {
+		visible_save(c, entry, 0, 0);
 		drop(c, entry);
+	}
 	tap_event(c, EVENT_tlb_invalidate, addr & ~(uint64_t)(PAGE_SIZE - 1), 0, 0, 0, 0);
 }
 

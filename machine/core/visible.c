@@ -6,6 +6,7 @@
 #include "access.h"
 #include "classes.h"
 #include "memory.h"
+#include "mmu.h"
 #include "store_buffer.h"
 
 enum { WORD_SHIFT = 2, PAGE_WORDS = PAGE_SIZE >> WORD_SHIFT };
@@ -105,31 +106,25 @@ bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, ui
 	struct watch *w = &m->watch;
 	if (likely(!w->set))
 		return false;
-	bool asks = w->asks && !(info & EVENT_IMPLICIT); /* descriptors and frames belong to what the CPU does with them */
 	struct visible_note note = {.phys = phys, .size = size, .writes = writes, .locked = info & EVENT_LOCKED};
-	if (!memory_contains(&m->memory, phys, size)) {
-		note.writes = true; /* a device: other CPUs may be told something */
-		return meet(w, note, asks);
-	}
-	if (!visible_contains(m, phys, size))
+	bool ram = memory_contains(&m->memory, phys, size);
+	if (ram && !visible_contains(m, phys, size))
 		return false;
-	if (!writes && c->s.store_count)
+	if (!ram)
+		note.writes = true; /* a device: other CPUs may be told something */
+	else if (!writes && c->s.store_count)
 		note.forwarded = forwarded_from(c, phys, size);
-	return meet(w, note, asks);
+	m->agents.overlooked |= w->settling && !w->asks;
+	return meet(w, note, w->asks);
 }
 
-bool visible_flush(struct cpu *c, bool fetch)
+bool visible_flush(struct cpu *c)
 {
 	struct machine *m = c->machine;
 	if (likely(!m->watch.asks))
 		return false;
-	if (!fetch) {
-		const struct store_entry *e = store_buffer_entry(c, 0);
-		return meet(&m->watch, (struct visible_note){.phys = e->phys, .size = e->size, .writes = true}, true);
-	}
-	m->watch.asks = false;
-	m->run_end = m->step + 1;
-	return false;
+	const struct store_entry *e = store_buffer_entry(c, 0);
+	return meet(&m->watch, (struct visible_note){.phys = e->phys, .size = e->size, .writes = true}, true);
 }
 
 bool visible_room(struct cpu *c, uint32_t count)
@@ -171,10 +166,20 @@ void visible_unequal(struct cpu *c)
 			w->notes[i].writes = false;
 }
 
-bool visible_port(struct cpu *c, uint32_t port)
+bool visible_end(struct cpu *c, uint32_t port)
 {
-	struct watch *w = &c->machine->watch;
-	return unlikely(w->set) && meet(w, (struct visible_note){.phys = VISIBLE_PORT | port, .size = 1, .writes = true}, w->asks);
+	struct machine *m = c->machine;
+	struct watch *w = &m->watch;
+	if (likely(!w->set))
+		return false;
+	m->agents.overlooked |= w->settling && !w->asks;
+	return meet(w, (struct visible_note){.phys = VISIBLE_PORT | port, .size = 1, .writes = true}, w->asks);
+}
+
+void visible_clock(struct machine *m)
+{
+	m->clock_read = m->step;
+	m->agents.overlooked |= m->watch.set != NULL;
 }
 
 void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_t size)
@@ -187,8 +192,10 @@ void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_
 		w->undo_step = m->step;
 		w->undo_count = 0;
 	}
-	if (w->undo_count == VISIBLE_UNDO_MAX)
+	if (w->undo_count == VISIBLE_UNDO_MAX) {
+		m->agents.overlooked = true;
 		return;
+	}
 	struct visible_undo *undo = &w->undo[w->undo_count++];
 	*undo = (struct visible_undo){.entry = entry, .phys = phys, .size = size};
 	if (entry)
@@ -197,11 +204,36 @@ void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_
 		undo->value = bytes_load_any(m->memory.ram + phys, size);
 }
 
+void visible_commit(struct cpu *c)
+{
+	struct machine *m = c->machine;
+	if (likely(!m->watch.asks))
+		return;
+	m->watch.asks = false;
+	m->run_end = m->step + 1;
+}
+
 void visible_save_stores(struct cpu *c)
 {
 	struct watch *w = &c->machine->watch;
+	if (w->stores_step == c->machine->step)
+		return;
 	w->stores_step = c->machine->step;
 	w->stores = c->s.store_count;
+}
+
+void visible_save_memory(struct cpu *c, uint64_t addr, uint32_t size)
+{
+	struct machine *m = c->machine;
+	uint64_t phys;
+	if (likely(!m->watch.asks) || c->buffered)
+		return;
+	for (uint32_t at = 0, part; at < size; at += part) {
+		uint32_t left = PAGE_SIZE - (uint32_t)((addr + at) & (PAGE_SIZE - 1));
+		part = size - at < left ? size - at : left;
+		if (mmu_peek_cached(c, (addr + at) & c->linear_mask, &phys) && memory_contains(&m->memory, phys, part))
+			visible_save(c, NULL, phys, part);
+	}
 }
 
 void visible_save_partial(struct cpu *c)

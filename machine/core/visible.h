@@ -10,7 +10,7 @@
 
 #include "machine.h"
 
-/* Set in a note's address: it is a port, not memory, and ends the run. */
+/* Set in a note's address: it is a port or a triple fault, not memory, and ends the run. */
 #define VISIBLE_PORT (UINT64_C(1) << 63)
 
 /* Makes `words`, a bit for each aligned 4 bytes of RAM, the set of shared words of this scope; NULL: there is none. False
@@ -31,16 +31,22 @@ bool visible_contains(const struct machine *m, uint64_t phys, uint64_t size);
 bool visible_access(struct cpu *c, uint64_t phys, uint32_t size, bool writes, uint32_t info);
 /* Before a look-up changes a TLB entry or (`entry` NULL) memory: a run that asks takes it back if it then stops. */
 void visible_save(struct cpu *c, struct tlb_entry *entry, uint64_t phys, uint32_t size);
+/* Before something that cannot be taken back: the run no longer stops before this step, but ends behind it. */
+void visible_commit(struct cpu *c);
 /* Before the first of several stores of an instruction, which are taken back, too. */
 void visible_save_stores(struct cpu *c);
+/* Before a store that may be direct, of an instruction that may stop behind it; the page has just been looked up. */
+void visible_save_memory(struct cpu *c, uint64_t addr, uint32_t size);
 /* Before an instruction of which some loads are made: they stay made. */
 void visible_save_partial(struct cpu *c);
 /* The run stops before the instruction it was about to execute, behind `step`: takes back what was done of it. */
 void visible_undo(struct cpu *c, uint64_t step);
-bool visible_port(struct cpu *c, uint32_t port);
-/* Before a look-up drains the CPU's buffer, which cannot be taken back: true if the run has to stop before it. A fetch goes
- * on, and its instruction is not asked about: the run ends behind it. */
-bool visible_flush(struct cpu *c, bool fetch);
+/* Before the machine ends, by a port or (0) by a triple fault: true if the run has to stop before it. */
+bool visible_end(struct cpu *c, uint32_t port);
+/* The clock is read, which goes with the steps of all CPUs: no two runs are equivalent then. */
+void visible_clock(struct machine *m);
+/* Before a look-up drains the CPU's buffer, which cannot be taken back: true if the run has to stop before it. */
+bool visible_flush(struct cpu *c);
 /* Before a frame of `count` words is pushed, with nothing of it done: true if the run has to stop because a store to a shared word
  * would have to drain to make room for it. */
 bool visible_room(struct cpu *c, uint32_t count);

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from replayer import Timeline
 from traces import Event, Events
-from traces.schema import DEVICE, KINDS
+from traces.schema import AD_UPDATE, DEVICE, FORWARDED, KINDS
 
 LOAD: Final = KINDS["load"]
 EVENTS_MAX: Final = 2048
@@ -68,7 +69,7 @@ def waits(timeline: Timeline) -> list[Waiting]:
 
 def cycle(rows: list[Waiting]) -> list[int]:
     """CPUs that wait for each other in a circle, each for the next one and the last for the first; empty if none do."""
-    after = {row.cpu: [word.made.cpu for word in row.words if word.made is not None] for row in rows}
+    after = {row.cpu: dict.fromkeys(word.made.cpu for word in row.words if word.made is not None) for row in rows}
 
     def paths(path: list[int]) -> Iterator[list[int]]:
         for cpu in after[path[-1]]:
@@ -103,16 +104,36 @@ def _shared(turn: list[Event]) -> list[Event]:
 
 
 def _word(timeline: Timeline, read: Event) -> Word:
-    """With who made it what it is: the oldest of the last writes of this value."""
-    made: Event | None = None
-    value = read.value & (1 << 8 * read.size) - 1
+    """With who made it what it is: the write with which the last of its bytes became what was read. Writes of what was
+    there already do not count; before the first write of a byte it is taken to have been another."""
+    if read.info & FORWARDED:
+        return Word(read, None)  # no other CPU has seen it yet
+    oldest: list[Event | None] = [None] * read.size  # by byte: of the writes that wrote what was read
     for window in timeline.events_in_windows(0, read.step - 1, backwards=True):
         writes: Events = window.writes(read.phys, read.size)
-        for index in range(len(writes) - 1, -1, -1):
-            row = writes.row(index)
-            if (row.phys, row.size, row.value) != (read.phys, read.size, value):
-                if made is None:
-                    made = row  # it wrote some of the bytes
-                return Word(read, made if made.cpu != read.cpu else None)
-            made = row
+        covers, other = _bytes_written(writes, read)
+        differing = np.flatnonzero(other.any(axis=1))
+        first = int(differing[-1]) + 1 if len(differing) else 0
+        for byte in range(read.size):
+            if len(found := np.flatnonzero(covers[first:, byte])):
+                oldest[byte] = writes.row(first + int(found[0]))
+        if first:
+            became = [oldest[byte] for byte in np.flatnonzero(other[first - 1])]
+            return _made(read, became)
+    return _made(read, oldest)
+
+
+def _made(read: Event, rows: list[Event | None]) -> Word:
+    made = max((row for row in rows if row is not None), key=lambda row: row.step, default=None)
     return Word(read, made if made is not None and made.cpu != read.cpu else None)
+
+
+def _bytes_written(writes: Events, read: Event) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """For each write and each byte of `read`: whether it wrote that byte, and whether something else than was read."""
+    size = np.where(writes.kind == AD_UPDATE, np.maximum(writes.size, 4), writes.size).astype(np.int64)
+    at = np.int64(read.phys) + np.arange(read.size) - writes.phys.astype(np.int64)[:, None]
+    covers = (at >= 0) & (at < size[:, None])
+    shift = (np.where(covers, at, 0) * 8).astype(np.uint64)
+    value = writes.value[:, None] >> shift & np.uint64(0xFF)
+    expected = np.uint64(read.value) >> (np.arange(read.size, dtype=np.uint64) * np.uint64(8)) & np.uint64(0xFF)
+    return covers, covers & (value != expected)

@@ -31,20 +31,26 @@ def run_matrix(
         variants, configurations: which; none means all that a scenario has. With several scenarios each may lack some.
     Raises UsageError for what there is not.
     """
-    names = tuple(row.name for row in images.scenarios()) if ALL in scenarios else scenarios
+    names = tuple(row.name for row in images.scenarios()) if ALL in scenarios else tuple(dict.fromkeys(scenarios))
     rows = [images.scenario(name) for name in names]
     cells = []
+    unknown = dict.fromkeys([*variants, *configurations])
     for name, row in zip(names, rows, strict=True):
         for variant in variants or row.variants:
             for configuration in configurations or row.configurations:
                 try:
                     row.image(configuration, variant)  # complains about what does not exist
                     cells.append((name, variant, row.configuration(configuration).name))
+                    unknown.pop(variant, None)
+                    unknown.pop(configuration, None)
                 except UsageError:
                     if len(rows) == 1:
                         raise
-    if not cells:
-        raise UsageError("none of these scenarios has such a variant and configuration")
+    if unknown:
+        raise UsageError(
+            f"none of these scenarios has {' or '.join(unknown)}, or not with the others that are asked for"
+        )
+    cells = list(dict.fromkeys(cells))  # a configuration may be asked for by two names
     out: list[dict[str, Any]] = []
     with progress("hunting: cell", lambda: len(out), len(cells), mark=""):
         for name, variant, configuration in cells:

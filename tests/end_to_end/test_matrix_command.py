@@ -218,3 +218,15 @@ def test_several_scenarios_in_one_table(capsys: pytest.CaptureFixture[str]) -> N
     assert any("(dirty-bit buggy smp2-2level)" in line for line in lines)
     assert main(["matrix", "window", "dirty-bit", "--variant", "nope"]) == 2
     assert "none of these scenarios" in capsys.readouterr().err
+
+
+def test_what_no_scenario_has_is_said_even_if_others_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["matrix", "window", "dirty-bit", "--config", "smp2", "--variant", "buggy", "--budget", "5"]
+    assert main([*several, "--variant", "fixd"]) == 2
+    assert "none of these scenarios has fixd" in capsys.readouterr().err
+
+
+def test_what_is_asked_for_twice_is_one_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    twice = ["window", "window", "--variant", "buggy", "--config", "smp2", "--config", "smp2-2level", "--budget", "5"]
+    assert main(["matrix", *twice, "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)) == 1

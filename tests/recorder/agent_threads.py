@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import numpy as np
 
 from machine import Machine, _core
 from machine.bare import BareMachine
 from recorder.profile import Manner, Profile
-from recorder.schedule import Profiled, Strategy, pick
+from recorder.schedule import Profiled, Strategy, pick, plan
 from recorder.session import Session
 from recorder.sharing import WORD_BYTES, bitmap
-from traces.schema import RecordArray
+from traces.schema import HOLD, Op, RecordArray
+
+T = TypeVar("T")
 
 CODE, DATA = 0x1000, 0x8000
 DATA_BYTES: Final = 0x400
@@ -73,3 +76,37 @@ def introduced(m: Machine, strategy: Strategy) -> Strategy:
     if isinstance(strategy, Profiled):
         strategy.expect(profile(m))
     return strategy
+
+
+class TooMany(Exception):
+    """The program has more states than a test has time for."""
+
+
+def single_steps(
+    m: Machine, outcome: Callable[[Machine], T], *, eager: bool = False, states_max: int = 1 << 20
+) -> set[T]:
+    """What can come of all schedules of single steps, drained stores among them unless stores drain at once: every
+    state is gone on from once. Raises TooMany."""
+    found, seen = set(), set()
+    todo = [m.snapshot()]
+    choices = [plan((Op.RUN, cpu, 1, 0 if eager else HOLD)) for cpu in range(m.cpus)]
+    choices += [] if eager else [plan((Op.DRAIN, cpu, 1)) for cpu in range(m.cpus)]
+    while todo:
+        state = todo.pop()
+        m.restore(state)
+        before, ends = m.step, True
+        for choice in choices:
+            m.restore(state)
+            execute(m, choice)
+            if m.step == before:
+                continue
+            ends = False
+            if (now := m.state_hash()) not in seen:
+                seen.add(now)
+                todo.append(m.snapshot())
+                if len(seen) > states_max:
+                    raise TooMany
+        if ends:
+            m.restore(state)
+            found.add(outcome(m))
+    return found

@@ -8,13 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from agent_threads import execute
+from agent_threads import TooMany, single_steps
 
 from machine import Machine, _core
 from machine.bare import BareMachine
-from recorder.schedule import plan
 from recorder.sharing import WORD_BYTES, bitmap
-from traces.schema import HOLD, Op
 
 RAM_BYTES = 1 << 22
 SHARED, SHARED_BYTES = 0x8000, 0x400
@@ -23,10 +21,6 @@ PAGES, ENTRIES = 0x100000, 0x180000
 READ_ONLY, ABSENT = PAGES + 0x4000, 0x190000
 STATES_MAX, RUNS_MAX = 3000, 5000
 Outcome = tuple[object, ...]
-
-
-class TooMany(Exception):
-    """The program has more states than a test has time for."""
 
 
 def entry(number: int, bits: int) -> int:
@@ -73,33 +67,6 @@ def outcome(m: Machine) -> Outcome:
     return (*(row[name] for row in rows for name in names), m.memory_hash())
 
 
-def single_steps(m: Machine, eager: bool) -> set[Outcome]:
-    """What can come of all schedules of single steps: every state is gone on from once."""
-    found, seen = set(), set()
-    todo = [m.snapshot()]
-    choices = [plan((Op.RUN, cpu, 1, 0 if eager else HOLD)) for cpu in range(m.cpus)]
-    choices += [] if eager else [plan((Op.DRAIN, cpu, 1)) for cpu in range(m.cpus)]
-    while todo:
-        state = todo.pop()
-        m.restore(state)
-        before, ends = m.step, True
-        for choice in choices:
-            m.restore(state)
-            execute(m, choice)
-            if m.step == before:
-                continue
-            ends = False
-            if (now := m.state_hash()) not in seen:
-                seen.add(now)
-                todo.append(m.snapshot())
-                if len(seen) > STATES_MAX:
-                    raise TooMany
-        if ends:
-            m.restore(state)
-            found.add(outcome(m))
-    return found
-
-
 def runs(m: Machine, **options: bool | int) -> Iterator[str]:
     """How all runs from where the machine stands end, each written down and replayed; then what is cut."""
     start = m.snapshot()
@@ -126,7 +93,7 @@ def runs(m: Machine, **options: bool | int) -> Iterator[str]:
 def check(m: Machine, eager: bool) -> bool:
     """Whether both searches say that they are complete; then they have found what all schedules can come to."""
     start = m.snapshot()
-    expected = single_steps(m, eager)
+    expected = single_steps(m, outcome, eager=eager, states_max=STATES_MAX)
     complete = True
     for options in ({"eager": eager}, {"eager": eager, "bounded": True, "bound": 40}):
         m.restore(start)

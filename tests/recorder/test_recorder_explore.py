@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_threads import STORE_BUFFERING, execute, machine, word
+from agent_threads import STORE_BUFFERING, execute, machine, single_steps, word
 
 from machine import Machine, _core
 from machine.bare import BareMachine
@@ -15,7 +15,7 @@ from recorder.litmus.multiprocessor import Multiprocessor
 from recorder.profile import Manner
 from recorder.schedule import pick, plan
 from recorder.sharing import WORD_BYTES, bitmap
-from traces.schema import HOLD, Op
+from traces.schema import Op
 
 PLACES = (0x8000, 0x8040, 0x8080)
 Outcome = tuple[int, ...]
@@ -340,30 +340,6 @@ FAULTS = {
 }
 
 
-def single_steps(m: Machine) -> set[Outcome]:
-    """What can come of all schedules of single steps, drained stores among them: every state is gone on from once."""
-    found, seen = set(), set()
-    todo = [m.snapshot()]
-    choices = [(op, cpu, 1, flags) for cpu in range(m.cpus) for op, flags in ((Op.RUN, HOLD), (Op.DRAIN, 0))]
-    while todo:
-        state = todo.pop()
-        m.restore(state)
-        before, ends = m.step, True
-        for choice in choices:
-            m.restore(state)
-            execute(m, plan(choice))
-            if m.step == before:
-                continue
-            ends = False
-            if (now := m.state_hash()) not in seen:
-                seen.add(now)
-                todo.append(m.snapshot())
-        if ends:
-            m.restore(state)
-            found.add(outcome(m))
-    return found
-
-
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_room_for_the_frame_of_a_fault_is_made_by_choice(name: str) -> None:
     """Whose drain lets others see a store before or after the fault; and what was made can be written down."""
@@ -372,7 +348,7 @@ def test_room_for_the_frame_of_a_fault_is_made_by_choice(name: str) -> None:
     m.load(0x30000, "mov 0x8100, %ecx; hlt")
     m.gate(6, 0x30000)
     start = m.machine.snapshot()
-    expected = single_steps(m.machine)
+    expected = single_steps(m.machine, outcome)
     m.machine.restore(start)
     explorer, found = search(m)
     assert explorer.cut == ""

@@ -1,4 +1,4 @@
-"""Processes that a shell starts in the background ignore Ctrl-C, and so would those that tests start to interrupt them."""
+"""A shell's background processes ignore Ctrl-C, and so would those that tests start to interrupt them."""
 
 import signal
 

@@ -15,6 +15,6 @@ mkdir -p "$1"
 	find "$home/machine/core" -name '*.c' ! -name 'py_*.c' ! -name module.c
 	echo "$home/tests/fuzz/fuzz_core.c"
 } | xargs -P "$(nproc)" -I{} sh -c 'clang -c -std=c11 -g -UNDEBUG -Wall -Wextra -Wno-unknown-pragmas \
-	-mgeneral-regs-only -I"$1/machine/core" $4 "$2" -o "$3/$(basename "$2" .c).o"' sh "$home" {} "$1" "$checks"
+	-I"$1/machine/core" $4 "$2" -o "$3/$(basename "$2" .c).o"' sh "$home" {} "$1" "$checks"
 clang -fsanitize=fuzzer,address,undefined "$1"/*.o -o "$1/fuzz_core.new"
 mv "$1/fuzz_core.new" "$1/fuzz_core"

@@ -15,6 +15,8 @@ from recorder.record import Prepared
 _OOPS: Final = re.compile(r"Oops: vector (?P<vector>[0-9a-f]+) .*\bip (?P<ip>[0-9a-f]+)")
 _SOURCE: Final = re.compile(r"\S+\.[cSh]:\d+")
 _NUMBERS: Final = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{6,16}\b|\b\d+\b", re.IGNORECASE)
+_WARNING: Final = re.compile(r"^(?:\[[^\]]*\] *)?(?P<text>WARNING: .*)$", re.MULTILINE)
+"""As Linux's WARN says it, with a time before it or not."""
 _LOUD: Final = re.compile(r"BUG|Oops|WARN|assert", re.IGNORECASE)
 
 
@@ -44,7 +46,7 @@ def endings_only(prepared: Prepared) -> Sequence[Check]:
 
 
 def ending_failure(stop: str, exit_status: int, console: str, frame_of: Callable[[int], Frame]) -> Failure | None:
-    """What `stop` (as in a tape's footer) says: a guest's BUG, a triple fault, a deadlock; None for all else.
+    """What `stop` (as in a tape's footer) says: a guest's BUG or WARN, a triple fault, a deadlock; None for all else.
 
     frame_of: the innermost function at an address, for a fault in kernel mode.
     """
@@ -52,6 +54,10 @@ def ending_failure(stop: str, exit_status: int, console: str, frame_of: Callable
         return Failure("triple fault", "triple fault")
     if stop == "idle":
         return Failure("deadlock", "every CPU waits and nothing can wake one: deadlock")
+    if stop == "exit" and not exit_status and (warning := _WARNING.search(console)):
+        said = warning["text"].strip()
+        place = _SOURCE.search(said)
+        return Failure(place.group() if place else _NUMBERS.sub("#", said), said)
     if stop == "exit" and exit_status:
         lines = [line.strip() for line in console.splitlines() if line.strip()]
         said = next((line for line in lines if _LOUD.search(line)), lines[-1] if lines else "")

@@ -45,6 +45,9 @@ def test_seeds_are_those_of_splitmix64() -> None:
     ("stop", "status", "console", "cause"),
     [
         ("exit", 0, "kernel BUG at mm/vmscan.c:105\n", None),
+        ("exit", 0, "ok\nWARNING: at mm/page_alloc.c:12 free_it()\n", "mm/page_alloc.c:12"),
+        ("exit", 0, "[    0.5] WARNING: lost 3 pages\n", "WARNING: lost # pages"),
+        ("exit", 0, "no WARNING: here\n", None),
         ("steps", 0, "", None),
         ("exit", 0x42, "hello\nkernel BUG at mm/vmscan.c:105\n", "mm/vmscan.c:105"),
         ("exit", 0x42, "hello 12\n", "hello #"),

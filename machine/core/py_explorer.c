@@ -8,10 +8,7 @@ static struct explorer_object *explorer_object_of(PyObject *self)
 
 static bool busy(PyObject *self)
 {
-	if (!explorer_object_of(self)->owner->executing)
-		return false;
-	PyErr_SetString(PyExc_RuntimeError, "the machine is executing in another thread");
-	return true;
+	return executing((PyObject *)explorer_object_of(self)->owner);
 }
 
 /* What was found out holds for the same shared words only. */
@@ -36,10 +33,8 @@ static PyObject *explorer_new(PyTypeObject *type, PyObject *args, PyObject *kwar
 					 &ticks, &frames_max, &step_max))
 		return NULL;
 	struct machine *m = machine_of(machine);
-	if (((struct machine_object *)machine)->executing) {
-		PyErr_SetString(PyExc_RuntimeError, "the machine is executing in another thread");
+	if (executing(machine))
 		return NULL;
-	}
 	enum shared_scope scope = tasks ? SHARED_TASKS : SHARED_CPUS;
 	if (!m->watch.sets[scope].words || m->tap.on) {
 		PyErr_SetString(PyExc_ValueError, "a search needs to know the shared words, and the tap off");
@@ -107,7 +102,7 @@ static PyObject *explorer_descend_py(PyObject *self, PyObject *args)
 {
 	struct explorer_object *object = explorer_object_of(self);
 	unsigned long long seed;
-	if (!PyArg_ParseTuple(args, "K", &seed) || busy(self) || !usable(object))
+	if (!PyArg_ParseTuple(args, "O&", to_u64, &seed) || busy(self) || !usable(object))
 		return NULL;
 	if (object->bounded || explorer_started(object->explorer)) {
 		PyErr_SetString(PyExc_ValueError, "descents are made before the first run, and not in a bounded search");

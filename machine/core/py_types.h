@@ -1,4 +1,4 @@
-/* What the files of the Python face share: one file per Python type, and module.c. They translate, and decide nothing.
+/* What the files of the Python face share: one file per Python type, py_watch.c, and module.c. They translate, and decide nothing.
  * Written against the limited API of Python 3.11. */
 #ifndef RACETAPE_PY_TYPES_H
 #define RACETAPE_PY_TYPES_H
@@ -62,6 +62,28 @@ static inline struct module_state *state_of(PyObject *self)
 static inline struct machine *machine_of(PyObject *self)
 {
 	return ((struct machine_object *)self)->machine;
+}
+
+/* Converter for "O&": a number that does not fit is refused, not cut as "K" and "k" would. */
+static inline int to_u64(PyObject *object, void *ret)
+{
+	unsigned long long value = PyLong_AsUnsignedLongLong(object);
+	if (PyErr_Occurred()) {
+		if (PyErr_ExceptionMatches(PyExc_OverflowError))
+			PyErr_SetString(PyExc_ValueError, "a number is negative or has more than 64 bits");
+		return 0;
+	}
+	*(unsigned long long *)ret = value;
+	return 1;
+}
+
+/* Other threads run while the machine `self` executes; they may not use that machine. */
+static inline bool executing(PyObject *self)
+{
+	if (!((struct machine_object *)self)->executing)
+		return false;
+	PyErr_SetString(PyExc_RuntimeError, "the machine is executing in another thread");
+	return true;
 }
 
 /* The end of every type's dealloc. */

@@ -67,7 +67,7 @@ def test_the_bug_tears_lists_on_smp(paging: str) -> None:
         ends[machine.exit_status if ended else -1] += 1
     assert ends[0] > 400
     assert set(ends) - {0} <= {0x42, 0x43, -1}
-    assert ends[-1] < 5
+    assert ends[-1] <= 1
     assert ends[0x42] + ends[0x43] > 0
 
 

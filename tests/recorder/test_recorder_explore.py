@@ -268,7 +268,7 @@ def test_a_walk_that_drains_the_buffer_is_asked_about() -> None:
     read = []
     while explorer.next() == "idle":
         read.append(m.get("ebx", cpu=1))
-    assert set(read) == {0, 1}
+    assert sorted(read) in ([0, 1], [0, 1, 1])  # the drain within the step, and before it, come to the same
 
 
 @pytest.mark.parametrize("eager", [True, False])

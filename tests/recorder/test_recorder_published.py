@@ -40,6 +40,9 @@ def test_descents_come_before_the_first_run() -> None:
     explorer.next()
     with pytest.raises(ValueError, match="before the first run"):
         explorer.descend(0)
+    for seed in (-1, 1 << 64):
+        with pytest.raises(ValueError, match="negative or has more than 64 bits"):
+            explorer.descend(seed)
 
 
 def test_a_comparison_that_fails_is_a_load() -> None:

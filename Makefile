@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(wildcard machine/core/*) $(wildcard traces/codec/*)
 GUEST := $(shell find machine/guest -type f)
 
-.PHONY: setup demo test soak lint fuzz-isa fuzz bench clean
+.PHONY: setup demo test soak lint fuzz-isa fuzz bench gallery clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.images
@@ -48,6 +48,10 @@ lint: $(VENV)/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The tapes that come with racetape, made anew.
+gallery: setup
+	$(BIN)/python -m racetape.gallery_build
 
 # Generated vectors on the real CPU and on the machine: make fuzz-isa SEED=7 COUNT=1000000
 SEED ?= 0

@@ -50,6 +50,7 @@ setup(
     package_data={
         "machine": ["_core.pyi", "py.typed", "guest/**/*"],
         "traces": ["_codec.pyi"],
+        "traces.gallery": ["gallery.toml", "*.tape"],
         "racetape": ["py.typed"],
         "recorder": ["litmus/tests/**/*.litmus"],
     },

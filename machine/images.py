@@ -9,8 +9,9 @@ Exports:
     Scenario, Configuration: the declarations in guest/scenarios.toml.
     scenarios, scenario: all of them, or one by name.
     image_names, image_path, image_bytes: images on disk.
-    build: compile images.
+    build, compiler: compile images.
     boot: load an image into a Machine.
+    same_contents: whether two images run alike.
 """
 
 from __future__ import annotations
@@ -449,6 +450,20 @@ def _elf_loads(image: bytes) -> tuple[int, list[_Load]]:
     if not any(load.physical <= entry < load.physical + load.size_bytes for load in loads):
         raise ImageError(f"damaged ELF file: the entry point {entry:#x} is in no segment")
     return entry, loads
+
+
+def same_contents(one: bytes, other: bytes) -> bool:
+    """Whether two images put the same into memory: then they run alike. Raises ImageError as `boot` does."""
+    return _elf_loads(one) == _elf_loads(other)
+
+
+def compiler() -> str:
+    """The gcc that builds images, in its own words: two of the same name make the same images. "" if there is none."""
+    try:
+        result = subprocess.run(["gcc", "--version"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return result.stdout.split("\n")[0].strip()
 
 
 def boot(machine: Machine, image: bytes, command_line: str) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from machine.errors import RacetapeError
-from racetape.commands import replaying, running, setting_up, taping
+from racetape.commands import gallery, replaying, running, setting_up, taping
 from racetape.commands.common import EXIT_BAD, EXIT_INTERRUPTED, epilog, fail
 
 
@@ -42,6 +42,7 @@ def racetape() -> None:
 COMMANDS: Final = (
     setting_up.demo,
     running.scenarios,
+    gallery.gallery,
     running.record,
     running.hunt,
     running.matrix,

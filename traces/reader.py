@@ -19,6 +19,7 @@ from machine.errors import TapeDamagedError, TapeError
 from traces import chunks, records
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, Chunk, FormatError
 from traces.columns import Events, decode_events, events_in
+from traces.gallery import resolve
 from traces.records import PAGE_BYTES, Checkpoint, Choices, TapeFooter
 from traces.schema import KIND_NAMES
 
@@ -37,9 +38,9 @@ class Tape:
     readable.
 
     Args:
-        path: the tape file.
+        path: the tape file, or `gallery:NAME`.
     Attributes:
-        path: as given.
+        path: the file.
         header: what was run.
         footer: how it ended; None if the tape is unfinished or the footer is damaged.
         chunks: headers of all whole chunks, in order.
@@ -52,7 +53,7 @@ class Tape:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = resolve(path)
         self._fd = _open(self.path)
         self._close = weakref.finalize(self, os.close, self._fd)
         try:

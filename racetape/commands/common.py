@@ -27,7 +27,24 @@ output_option = click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Tape to write."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-tape_argument = click.argument("tape", type=click.Path(path_type=Path))
+
+
+class TapePath(click.Path):
+    """A tape: a file, or one of the gallery's by its name."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file."""
+        if str(value).startswith("gallery:"):
+            from traces.gallery import resolve
+
+            value = resolve(value)
+        return super().convert(value, param, ctx)
+
+
+tape_argument = click.argument("tape", type=TapePath())
 
 
 def epilog(*examples: str) -> str:

@@ -3,7 +3,7 @@
     import racetape
 
     summary = racetape.record("wrong-zone", "buggy", None, "bug.tape")
-    with racetape.Tape("bug.tape") as tape:
+    with racetape.open("bug.tape") as tape:
         report = racetape.first_divergence(tape, "NR_ISOLATED_FILE")
         print(report.text())
         timeline = racetape.Timeline(tape)
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from machine.symbols import Symbols
     from recorder import Summary, prepare, record
     from replayer import ReplayResult, Timeline, VerifyReport, replay, verify
-    from traces import Events, Tape, TapeWriter, strip
+    from traces import Events, Range, Selection, Tape, TapeWriter, strip
+    from traces.tape import open
 
 __all__ = [
     "BareMachine",
@@ -45,9 +46,11 @@ __all__ = [
     "Machine",
     "Moment",
     "RacetapeError",
+    "Range",
     "ReplayError",
     "ReplayResult",
     "Scenario",
+    "Selection",
     "Snapshot",
     "Summary",
     "Symbols",
@@ -59,6 +62,7 @@ __all__ = [
     "UsageError",
     "VerifyReport",
     "first_divergence",
+    "open",
     "prepare",
     "record",
     "replay",
@@ -78,9 +82,11 @@ _HOMES: Final = {
     "Machine": "machine",
     "Moment": "debugger.report",
     "RacetapeError": "machine.errors",
+    "Range": "traces",
     "ReplayError": "machine.errors",
     "ReplayResult": "replayer",
     "Scenario": "machine.images",
+    "Selection": "traces",
     "Snapshot": "machine",
     "Summary": "recorder",
     "Symbols": "machine.symbols",
@@ -92,6 +98,7 @@ _HOMES: Final = {
     "UsageError": "machine.errors",
     "VerifyReport": "replayer",
     "first_divergence": "debugger.divergence",
+    "open": "traces.tape",
     "prepare": "recorder",
     "record": "recorder",
     "replay": "replayer",

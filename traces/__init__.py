@@ -1,9 +1,24 @@
 """The tape: one run of the machine in a file. Format: docs/tape-format.md."""
 
 from traces.columns import Event, Events
-from traces.reader import Tape
-from traces.records import Checkpoint, Choices, TapeFooter, TapeHeader
+from traces.reader import TapeFile
+from traces.records import Attachment, Checkpoint, Choices, TapeFooter, TapeHeader
 from traces.strip import strip
+from traces.tape import Range, Selection, Tape
 from traces.writer import TapeWriter
 
-__all__ = ["Checkpoint", "Choices", "Event", "Events", "Tape", "TapeFooter", "TapeHeader", "TapeWriter", "strip"]
+__all__ = [
+    "Attachment",
+    "Checkpoint",
+    "Choices",
+    "Event",
+    "Events",
+    "Range",
+    "Selection",
+    "Tape",
+    "TapeFile",
+    "TapeFooter",
+    "TapeHeader",
+    "TapeWriter",
+    "strip",
+]

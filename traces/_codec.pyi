@@ -13,11 +13,34 @@ def encode(columns: tuple[_Buffer | NDArray[Any], ...], /) -> tuple[bytes, tuple
     `Machine.events` gives them: the fields of one array of rows of 48 bytes. Raises ValueError if they are not.
     """
 
-def decode(codec: int, streams: bytes, sizes: tuple[int, int, int, int], columns: tuple[NDArray[Any], ...], /) -> None:
+def decode(
+    codec: int,
+    streams: bytes,
+    sizes: tuple[int, int, int, int],
+    columns: tuple[NDArray[Any], ...],
+    prefix: bool = ...,
+    /,
+) -> None:
     """Fill nine contiguous writable `columns` of one length, in the order of `encode`. Lets other threads run.
 
     `codec` is 3 or 4 (docs/tape-format.md); the streams and sizes are in its order. Raises ValueError if the streams do
     not hold exactly so many events; what the columns hold is then undefined.
+    """
+
+def index_build(columns: tuple[_Buffer | NDArray[Any], ...], rules: bytes, /) -> bytes | None:
+    """The index of the events in `columns`, which are as for `encode`; None if they touch too many pages. Lets other
+    threads run.
+
+    `rules` has a byte for each event kind (0 nothing, 1 load, 2 store, 3 drain, 4 walk, 5 A/D update, 6 trace), then
+    the bits of `info` that say that a store is drained, and that an access is to a device.
+    """
+
+def index_find(index: bytes, first_word: int, last_word: int, /) -> tuple[int, int]:
+    """(flags of these words or-ed, row of the last visible write to one of them or -1). Raises ValueError."""
+
+def index_read(index: bytes, /) -> tuple[bytes, bytes, bytes, bytes]:
+    """Words (u64 word, u32 row, u8 flags, 3 bytes of zeros), pcs (u64), operands (u64 key, u64 value), kinds (u64 kind,
+    u64 count), ascending. Raises ValueError.
     """
 
 def check_choices(records: _Buffer | NDArray[Any], rules: bytes, cpus: int, span: int, /) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ CHUNK_BYTES_MAX: Final = 1 << 24
 HASH_BYTES: Final = 16
 FLAG_A: Final = 1
 
-HEADER, IMAGE, CHOICES, EVENTS, PAGES, CHECKPOINT, FOOTER = range(1, 8)
+HEADER, IMAGE, CHOICES, EVENTS, PAGES, CHECKPOINT, FOOTER, INDEX, ATTACHMENT, CONTENTS = range(1, 11)
 KIND_NAMES: Final = {
     HEADER: "header",
     IMAGE: "image",
@@ -28,6 +28,9 @@ KIND_NAMES: Final = {
     PAGES: "pages",
     CHECKPOINT: "checkpoint",
     FOOTER: "footer",
+    INDEX: "index",
+    ATTACHMENT: "attachment",
+    CONTENTS: "contents",
 }
 LAYER_A: Final = frozenset((HEADER, IMAGE, CHOICES, FOOTER))
 
@@ -35,6 +38,11 @@ _PREFIX: Final = struct.Struct("<BBHIQQ16s")  # kind, flags, reserved, payload b
 _CRCS: Final = struct.Struct("<II")  # header_crc, payload_crc
 HEADER_BYTES: Final = _PREFIX.size + _CRCS.size + HASH_BYTES
 assert HEADER_BYTES == 64
+
+OFFSETS_FORMAT: Final = 5
+"""From this format on a tape has contents, and behind its footer the offsets."""
+_OFFSETS: Final = struct.Struct("<QQ")  # of contents (0: none) and footer; then their CRC and four zeros
+OFFSETS_BYTES: Final = _OFFSETS.size + 8
 
 LEVEL: Final = 3
 """Of zstd. On page contents and images level 1 is a tenth larger, level 6 takes twice the time for 3 %."""
@@ -124,6 +132,20 @@ def unpack_header(data: bytes, offset: int, previous: bytes | None) -> Chunk:
         offset, kind, flags, payload_bytes, first_step, end_step, stated, header_crc, payload_crc,
         data[-HASH_BYTES:], chained=previous is None or stated == previous,
     )  # fmt: skip
+
+
+def pack_offsets(contents_offset: int, footer_offset: int) -> bytes:
+    """What stands between the footer and the closing magic."""
+    offsets = _OFFSETS.pack(contents_offset, footer_offset)
+    return offsets + struct.pack("<II", zlib.crc32(offsets), 0)
+
+
+def unpack_offsets(data: bytes) -> tuple[int, int]:
+    """(offset of the contents chunk or 0, of the footer). Raises FormatError."""
+    contents_offset, footer_offset = _OFFSETS.unpack_from(data)
+    if data != pack_offsets(contents_offset, footer_offset):
+        raise FormatError("the offsets behind the footer have a wrong checksum")
+    return contents_offset, footer_offset
 
 
 class _Contexts(threading.local):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,8 @@ _ROW: Final = np.dtype([*COLUMNS, ("zero", "<u4")])
 """An event as the machine's tap keeps it (48 bytes)."""
 assert _ROW.itemsize == 48
 
-Tap = tuple[
-    int, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview, memoryview
-]
+_View = memoryview | npt.NDArray[Any]
+Tap = tuple[int, _View, _View, _View, _View, _View, _View, _View, _View, _View]
 """What `Machine.events_take` (or `events`) gives: number of events, then a view of each column."""
 
 
@@ -171,14 +170,19 @@ def code_tap(tap: Tap) -> Coded:
     return (count, *_codec.encode(tuple(columns)))
 
 
-def code_events(events: Events) -> Coded:
-    """The streams of `events`, at most `EVENTS_MAX`."""
-    assert len(events) <= EVENTS_MAX
-    rows = np.empty(len(events), _ROW)
+def tap_of(events: Events) -> Tap:
+    """`events` as `Machine.events_take` would have given them. A copy."""
+    rows = np.zeros(len(events), _ROW)
     for (name, dtype), column in zip(COLUMNS, events.columns(), strict=True):
         assert column.dtype == np.dtype(dtype), name
         rows[name] = column
-    return (len(rows), *_codec.encode(tuple(rows[name] for name, _ in COLUMNS)))
+    step, pc, addr, phys, value, kind, cpu, size, info = (rows[name] for name, _ in COLUMNS)
+    return len(rows), step, pc, addr, phys, value, kind, cpu, size, info
+
+
+def code_events(events: Events) -> Coded:
+    """The streams of `events`, at most `EVENTS_MAX`."""
+    return code_tap(tap_of(events))
 
 
 def pack_events(coded: Coded, state_hash: int) -> bytes:
@@ -197,8 +201,21 @@ def encode_events(events: Events, state_hash: int) -> bytes:
     return pack_events(code_events(events), state_hash)
 
 
+def decode_row(payload: bytes, row: int) -> Event:
+    """Event `row` of an events chunk's payload, at the cost of those before it. Raises FormatError."""
+    count = _decode_head(payload)[1]
+    if not 0 <= row < count:
+        raise FormatError(f"an events chunk of {count} events has no event {row}")
+    return _decode(payload, row + 1)[1].row(row)
+
+
 def decode_events(payload: bytes) -> tuple[int, Events]:
     """(state hash, events) of an events chunk's payload. Raises FormatError."""
+    return _decode(payload, None)
+
+
+def _decode(payload: bytes, first: int | None) -> tuple[int, Events]:
+    """The same for all of them or, if they are in streams, the first so many."""
     state_hash, count = _decode_head(payload)
     codecs: list[int] = []
     stored: list[bytes] = []
@@ -215,7 +232,7 @@ def decode_events(payload: bytes) -> tuple[int, Events]:
     if _STREAMS in codecs or _STREAMS_3 in codecs:
         if len(set(codecs)) != 1 or any(stored[1:]):
             raise FormatError("an events chunk keeps some columns in streams and others not")
-        return state_hash, _decode_streams(codecs[0], stored[0], count)
+        return state_hash, _decode_streams(codecs[0], stored[0], count if first is None else first, first is not None)
     columns = [
         _decode_column(codec, data, count, np.dtype(dtype))
         for codec, data, (_, dtype) in zip(codecs, stored, COLUMNS, strict=True)
@@ -238,7 +255,7 @@ def _decode_head(payload: bytes) -> tuple[int, int]:
     return state_hash, count
 
 
-def _decode_streams(codec: int, stored: bytes, count: int) -> Events:
+def _decode_streams(codec: int, stored: bytes, count: int, prefix: bool) -> Events:
     if len(stored) < _SIZES.size:
         raise FormatError("streams of an events chunk are too short")
     sizes = _SIZES.unpack_from(stored)
@@ -255,7 +272,7 @@ def _decode_streams(codec: int, stored: bytes, count: int) -> Events:
         streams = zstd_unpack(stored[start:cut], sum(sizes[:-1])) + zstd_unpack(stored[cut:], sizes[-1])
     columns = tuple(np.empty(count, dtype) for _, dtype in COLUMNS)
     try:
-        _codec.decode(codec, streams, sizes, columns)
+        _codec.decode(codec, streams, sizes, columns, prefix)
     except ValueError as error:
         raise FormatError(f"events chunk: {error}") from None
     return Events(*columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import weakref
@@ -10,17 +11,18 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from machine.errors import TapeDamagedError, TapeError
 from traces import chunks, records
-from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, Chunk, FormatError
-from traces.columns import Events, decode_events, events_in
+from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, OFFSETS_BYTES, Chunk, FormatError
+from traces.columns import Event, Events, decode_events, decode_row, events_in, tap_of
 from traces.gallery import resolve
-from traces.records import PAGE_BYTES, Checkpoint, Choices, TapeFooter
+from traces.index import ChunkIndex, decode_index, index_tap
+from traces.records import PAGE_BYTES, Attachment, Checkpoint, Choices, TapeFooter
 from traces.schema import KIND_NAMES
 
 Progress = Callable[[int, int], None]
@@ -31,7 +33,7 @@ _KNOWN_KIND: Final = np.isin(np.arange(256), list(KIND_NAMES))
 _T = TypeVar("_T")
 
 
-class Tape:
+class TapeFile:
     """A tape, open for reading. A context manager; several may be open on one file, also while it is being written.
 
     Only the chunk headers stay in memory. What is damaged raises TapeDamagedError when it is read; the rest stays
@@ -63,17 +65,20 @@ class Tape:
             self.unfinished = False
             self.damage: TapeDamagedError | None = None
             self.end_step = 0
-            self.chunks = self._read_headers()
+            self.chunks = self._read_chunks()
         except BaseException:
             self.close()
             raise
         self.choices_chunks = tuple(c for c in self.chunks if c.kind == chunks.CHOICES)
         self.events_chunks = tuple(c for c in self.chunks if c.kind == chunks.EVENTS)
         self.checkpoint_chunks = tuple(c for c in self.chunks if c.kind == chunks.CHECKPOINT)
+        self.attachment_chunks = tuple(c for c in self.chunks if c.kind == chunks.ATTACHMENT)
+        by_end = {c.end_offset: c for c in self.events_chunks}
+        self._index_of = {by_end[c.offset].offset: c for c in self.chunks if c.kind == chunks.INDEX}
         self._pages_chunks: tuple[tuple[Chunk, int, int], ...] | None = None
         self._cache: OrderedDict[int, tuple[int, Events]] = OrderedDict()
 
-    def __enter__(self) -> Tape:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -150,10 +155,6 @@ class Tape:
             if chunk.end_step > first_step and chunk.first_step <= last_step:
                 yield self.read_events(chunk)[1].between(first_step, last_step)
 
-    def events(self, first_step: int, last_step: int) -> Events:
-        """What the tape has of the events of steps `first_step` to `last_step`, both included, all at once."""
-        return Events.concatenate(list(self.events_in_chunks(first_step, last_step)))
-
     def event_count(self) -> int | None:
         """Number of events on the tape; None if layer B is not there, or damaged. Raises TapeError."""
         if not self.events_chunks:
@@ -162,6 +163,25 @@ class Tape:
             return sum(self._decode(c, events_in, self.payload(c)) for c in self.events_chunks)
         except TapeDamagedError:
             return None
+
+    def read_attachment(self, chunk: Chunk) -> Attachment:
+        """The content of one of `attachment_chunks`. Raises TapeDamagedError."""
+        return self._decode(chunk, records.decode_attachment, self.payload(chunk))
+
+    def read_row(self, chunk: Chunk, row: int) -> Event:
+        """Event `row` of one of `events_chunks`, without decoding those behind it. Raises TapeDamagedError."""
+        if chunk.offset in self._cache:
+            return self.read_events(chunk)[1].row(row)
+        return self._decode(chunk, lambda data: decode_row(data, row), self.payload(chunk))
+
+    def index_of(self, chunk: Chunk) -> ChunkIndex | None:
+        """The index of one of `events_chunks`; None if it has none or a damaged one."""
+        found = self._index_of.get(chunk.offset)
+        if found is None:
+            return None
+        with contextlib.suppress(TapeDamagedError):
+            return self._decode(found, decode_index, self.payload(found))
+        return None
 
     def read_checkpoint(self, chunk: Chunk) -> Checkpoint:
         """The content of one of `checkpoint_chunks`. Raises TapeDamagedError."""
@@ -205,22 +225,33 @@ class Tape:
         elif chunk.kind == chunks.CHECKPOINT:
             checkpoint = self.read_checkpoint(chunk)
             self._places(checkpoint.step, np.sort(checkpoint.pages))
+        elif chunk.kind == chunks.INDEX:
+            self._check_index(chunk)
+        elif chunk.kind == chunks.ATTACHMENT:
+            self.read_attachment(chunk)
+        elif chunk.kind == chunks.CONTENTS:
+            self._check_contents(chunk)
         else:
             self.payload(chunk)
 
     def payload(self, chunk: Chunk, *, lenient: bool = False) -> bytes:
         """The payload of a chunk, as stored. `lenient` does not look at its checksum.
 
-        Raises TapeDamagedError if it does not have its hash, TapeError if the file cannot be read.
+        Raises TapeDamagedError if it or its header is not what it was, TapeError if the file cannot be read.
         """
-        data = self._read(chunk.offset + HEADER_BYTES, chunk.payload_bytes)
         if lenient:
-            return data
-        if not chunk.matches(data):
+            return self._payload(chunk)
+        # Chunks are known by the contents: what stands before the payload may be damaged all the same.
+        data = self._read(chunk.offset, HEADER_BYTES + chunk.payload_bytes)
+        header, payload = data[:HEADER_BYTES], data[HEADER_BYTES:]
+        if not chunk.matches(payload) or header != chunk.covered() + chunk.hash:
             raise self._damaged(chunk, "wrong checksum")
         if not chunk.chained:
             raise self._damaged(chunk, "it does not follow the chunk before")
-        return data
+        return payload
+
+    def _payload(self, chunk: Chunk) -> bytes:
+        return self._read(chunk.offset + HEADER_BYTES, chunk.payload_bytes)
 
     # -- opening --
 
@@ -231,7 +262,46 @@ class Tape:
         if not MAGIC.startswith(start):
             raise TapeError(f"{self.path} is no tape")
 
-    def _read_headers(self) -> tuple[Chunk, ...]:
+    def _read_chunks(self) -> tuple[Chunk, ...]:
+        """The headers of all chunks: from the contents, if they are there and in order, else one by one."""
+        listed = self._read_contents()
+        if listed is not None:
+            with contextlib.suppress(TapeDamagedError):
+                found = self._read_headers(listed)
+                if self.damage is None:
+                    return found
+        self.footer = None
+        self.unfinished = False
+        self.damage = None
+        self.end_step = 0
+        return self._read_headers(None)
+
+    def _read_contents(self) -> bytes | None:
+        """The headers that the contents list, and those of contents and footer; None if they cannot be had."""
+        tail = OFFSETS_BYTES + len(MAGIC)
+        if self._size_bytes < len(MAGIC) + 3 * HEADER_BYTES + tail:
+            return None
+        end = self._read(self._size_bytes - tail, tail)
+        try:
+            at, footer_at = chunks.unpack_offsets(end[:OFFSETS_BYTES])
+            if (
+                not len(MAGIC) < at < footer_at <= self._size_bytes - tail - HEADER_BYTES
+                or at + HEADER_BYTES > footer_at
+            ):
+                return None
+            header = self._read(at, HEADER_BYTES)
+            chunk = chunks.unpack_header(header, at, None)
+            if chunk.kind != chunks.CONTENTS or chunk.end_offset != footer_at:
+                return None
+            listed = self._read(at + HEADER_BYTES, chunk.payload_bytes)
+            if chunk.payload_bytes % HEADER_BYTES or not chunk.matches(listed):
+                return None
+            return listed + header + self._read(footer_at, HEADER_BYTES)
+        except FormatError:
+            return None
+
+    def _read_headers(self, listed: bytes | None) -> tuple[Chunk, ...]:
+        """Headers in order, from the file or from what is listed. What is wrong with them goes to `damage`."""
         found: list[Chunk] = []
         at = len(MAGIC)
         events_end = 0
@@ -240,7 +310,13 @@ class Tape:
             if found and found[-1].kind == chunks.FOOTER:
                 break
             try:
-                chunk = chunks.unpack_header(self._read(at, HEADER_BYTES), at, previous)
+                if listed is None:
+                    header = self._read(at, HEADER_BYTES)
+                else:
+                    header = listed[len(found) * HEADER_BYTES : (len(found) + 1) * HEADER_BYTES]
+                    if not header:
+                        raise FormatError("the contents end before the tape does")
+                chunk = chunks.unpack_header(header, at, previous)
                 if chunk.end_offset > self._size_bytes:
                     break
                 if not found:
@@ -253,7 +329,7 @@ class Tape:
                 break
             if not chunk.chained and self.damage is None:
                 # Either this chunk is out of place or the hash that the one before states is itself damaged.
-                wrong = chunk if found[-1].matches(self.payload(found[-1], lenient=True)) else found[-1]
+                wrong = chunk if found[-1].matches(self._payload(found[-1])) else found[-1]
                 self._set_damage(wrong.offset, wrong.first_step, "wrong checksum or out of place")
             found.append(chunk)
             previous = chunk.hash
@@ -263,7 +339,7 @@ class Tape:
                 raise self.damage
             raise TapeError(f"{self.path}: the tape is cut before the end of its header")
         if found[-1].kind == chunks.FOOTER:
-            self._read_end(found[-1])
+            self._read_end(found)
         else:
             self.unfinished = self.damage is None
         return tuple(found)
@@ -294,17 +370,27 @@ class Tape:
         elif kind == chunks.EVENTS:
             fits = chunk.first_step == events_end <= chunk.end_step <= self.end_step
             events_end = chunk.end_step
+        elif kind == chunks.INDEX:
+            steps = (chunk.first_step, chunk.end_step)
+            fits = before.kind == chunks.EVENTS and steps == (before.first_step, before.end_step)
+        elif before.kind == chunks.CONTENTS and kind != chunks.FOOTER:
+            fits = False
         else:
             fits = chunk.first_step == chunk.end_step == self.end_step
         if not fits:
             raise FormatError(f"{chunk.name} chunk out of place")
         return events_end
 
-    def _read_end(self, footer: Chunk) -> None:
+    def _read_end(self, found_chunks: list[Chunk]) -> None:
+        footer, before = found_chunks[-1], found_chunks[-2]
         at = footer.end_offset
-        rest = self._read(at, min(self._size_bytes - at, len(MAGIC) + 1))
-        if rest != MAGIC:
-            if MAGIC.startswith(rest):
+        tail = MAGIC
+        if self.header.format >= chunks.OFFSETS_FORMAT:
+            contents_at = before.offset if before.kind == chunks.CONTENTS else 0
+            tail = chunks.pack_offsets(contents_at, footer.offset) + MAGIC
+        rest = self._read(at, min(self._size_bytes - at, len(tail) + 1))
+        if rest != tail:
+            if tail.startswith(rest):
                 self.unfinished = True
             else:
                 self._set_damage(at, None, "it does not end as a tape does")
@@ -318,6 +404,21 @@ class Tape:
                 self.damage = error
 
     # -- helpers --
+
+    def _check_index(self, chunk: Chunk) -> None:
+        """Raise TapeDamagedError unless an index chunk says what its events do."""
+        of = next(c for c in self.events_chunks if c.end_offset == chunk.offset)
+        events = self.read_events(of)[1]
+        index = self._decode(chunk, decode_index, self.payload(chunk))
+        rebuilt = index_tap(tap_of(events))
+        if rebuilt is None or decode_index(rebuilt).body != index.body:
+            raise self._damaged(chunk, "it is not the index of its events")
+
+    def _check_contents(self, chunk: Chunk) -> None:
+        """Raise TapeDamagedError unless a contents chunk lists the chunks before it."""
+        before = self.chunks[: self.chunks.index(chunk)]
+        if self.payload(chunk) != b"".join(c.covered() + c.hash for c in before):
+            raise self._damaged(chunk, "it does not list the chunks of the tape")
 
     def _check_events(self, chunk: Chunk, events: Events) -> None:
         step = events.step
@@ -355,7 +456,7 @@ class Tape:
         return found
 
     def _read(self, offset: int, size_bytes: int) -> bytes:
-        assert size_bytes <= chunks.CHUNK_BYTES_MAX
+        assert size_bytes <= HEADER_BYTES + chunks.CHUNK_BYTES_MAX
         try:
             data = os.pread(self._fd, size_bytes, offset)
         except OSError as error:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traces import _codec
-from traces.chunks import CHUNK_BYTES_MAX, FormatError, zstd_pack, zstd_unpack
+from traces.chunks import CHUNK_BYTES_MAX, HEADER_BYTES, FormatError, zstd_pack, zstd_unpack
 from traces.schema import (
     FORMAT_VERSION,
     HOLD,
@@ -35,6 +35,9 @@ RECORDS_MAX: Final = CHUNK_BYTES_MAX // RECORD.itemsize
 IMAGE_PIECE_BYTES: Final = 8 << 20
 IMAGE_BYTES_MAX: Final = 1 << 30
 PAGES_MAX: Final = 1024
+ATTACHMENT_BYTES_MAX: Final = 8 << 20
+CONTENTS_MAX: Final = CHUNK_BYTES_MAX // HEADER_BYTES
+"""Chunks that a contents chunk can list; a longer tape has none."""
 STOPS: Final = ("exit", "idle", "shutdown", "livelock", "freed", "steps", "interrupted")
 """Why a run may have ended."""
 CUT_STOPS: Final = ("steps", "interrupted")
@@ -145,6 +148,30 @@ class Checkpoint:
     state: bytes
     frames: npt.NDArray[np.uint32]
     pages: npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attachment:
+    """A file that goes with a tape: `type` says what it is (`source`, `note`, ...), `name` which one."""
+
+    name: str
+    type: str
+    data: bytes
+
+    def check(self) -> None:
+        """Raise FormatError if it does not fit into a chunk."""
+        if len(self.data) > ATTACHMENT_BYTES_MAX or len(self.name) > 4096 or len(self.type) > 4096:
+            raise FormatError(f"attachment {self.name[:80]!r} is longer than {ATTACHMENT_BYTES_MAX} bytes")
+
+
+def encode_attachment(attachment: Attachment) -> bytes:
+    attachment.check()
+    return zstd_pack(msgpack.packb(asdict(attachment)))
+
+
+def decode_attachment(payload: bytes) -> Attachment:
+    """Raises FormatError."""
+    return Attachment(**_typed(_unpack_map(zstd_unpack(payload)), Attachment))
 
 
 def encode_header(header: TapeHeader) -> bytes:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from machine import _core
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """Of the tape, docs/tape-format.md."""
 PLATFORM_VERSION: Final = 1
 """Of the platform contract, docs/platform.md."""

@@ -16,10 +16,11 @@ import numpy.typing as npt
 from machine.errors import TapeError
 from traces import _codec, chunks, records
 from traces.background import Background, Job
-from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC
-from traces.columns import EVENTS_MAX, Coded, Events, Tap, code_events, code_tap, pack_events
-from traces.records import PAGE_BYTES, PAGES_MAX, Checkpoint, TapeFooter, TapeHeader
-from traces.schema import RecordArray
+from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, FormatError
+from traces.columns import EVENTS_MAX, Events, Tap, code_tap, pack_events, tap_of
+from traces.index import index_tap
+from traces.records import PAGE_BYTES, PAGES_MAX, Attachment, Checkpoint, TapeFooter, TapeHeader
+from traces.schema import FORMAT_VERSION, RecordArray
 
 Pages = tuple[bytes, bytes, bytes]
 """What `Machine.pages_take` gives: page frames that are not zero, those whose contents are given, the contents."""
@@ -35,10 +36,12 @@ class TapeWriter:
     With `background`, a second thread codes, compresses, hashes and writes, a few chunks behind: then an error comes
     with one of the next calls, at the latest with `finish`. The tape is the same, byte for byte.
 
+    With `index` every chunk of events is followed by what it touches, for quick answers.
+
     Raises TapeError if `path` cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, background: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, background: bool = False, index: bool = True) -> None:
         self.path = Path(path)
         # What starts with `_file_` belongs to the one who writes: the second thread, if there is one.
         self._file_previous = bytes(HASH_BYTES)
@@ -47,8 +50,11 @@ class TapeWriter:
         self._file_choices_end = 0
         self._file_page_count = 0
         self._file_page_of = np.empty(0, np.int64)
+        self._file_format = FORMAT_VERSION
+        self._file_headers: list[bytes] = []
         self._choices_end = 0
         self._events_end: int | None = None
+        self._index = index
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -101,6 +107,12 @@ class TapeWriter:
         self._events_end = header.events_first
         self._cpus = header.cpus
 
+    def attach(self, attachment: Attachment) -> None:
+        """A file to go with the tape, after `begin`. Raises TapeError."""
+        payload = records.encode_attachment(attachment)
+        at = self._choices_end
+        self._do(lambda: self._chunk(chunks.ATTACHMENT, payload, at, at))
+
     def choices(self, choices: RecordArray, end_step: int, state_hash: int) -> None:
         """The choices from the last such call's end up to position `end_step`, whose state hash is given.
 
@@ -124,25 +136,34 @@ class TapeWriter:
         if len(events):
             assert bool((np.diff(events.step.astype(np.int64)) >= 0).all()), "steps ascend"
             self._check_events(len(events), int(events.step[0]), int(events.step[-1]), end_step)
-        self._events(lambda: code_events(events), end_step, state_hash)
+        self._events(lambda: tap_of(events), end_step, state_hash)
 
     def tap(self, tap: Tap, end_step: int, state_hash: int) -> None:
         """The same for what `Machine.events_take` gave, without a copy. Raises TapeError."""
         count, steps = tap[0], tap[1]
         if count:
-            self._check_events(count, steps[0], steps[-1], end_step)
-        self._events(lambda: code_tap(tap), end_step, state_hash)
+            self._check_events(count, int(steps[0]), int(steps[-1]), end_step)
+        self._events(lambda: tap, end_step, state_hash)
 
     def _check_events(self, count: int, first_step: int, last_step: int, end_step: int) -> None:
         assert self._events_end is not None, "begin comes first"
         assert count <= EVENTS_MAX
         assert self._events_end <= first_step <= last_step < end_step
 
-    def _events(self, code: Callable[[], Coded], end_step: int, state_hash: int) -> None:
+    def _events(self, get: Callable[[], Tap], end_step: int, state_hash: int) -> None:
         first = self._events_end
         assert first is not None, "begin comes first"
         assert first <= end_step <= self._choices_end
-        self._do(lambda: self._chunk(chunks.EVENTS, pack_events(code(), state_hash), first, end_step))
+
+        def write() -> None:
+            tap = get()
+            payload = pack_events(code_tap(tap), state_hash)
+            index = index_tap(tap) if self._index and tap[0] else None
+            self._chunk(chunks.EVENTS, payload, first, end_step)
+            if index is not None:
+                self._chunk(chunks.INDEX, index, first, end_step)
+
+        self._do(write)
         self._events_end = end_step
 
     def checkpoint(self, step: int, state: bytes, state_version: int, state_hash: int, pages: Pages) -> None:
@@ -176,20 +197,27 @@ class TapeWriter:
         self.end()
 
     def raw(self, kind: int, payload: bytes, first_step: int, end_step: int) -> None:
-        """A ready-made payload, unchecked: for copying chunks from tape to tape. Raises TapeError."""
+        """A ready-made payload, unchecked: for copying chunks from tape to tape. Raises TapeError.
+
+        Contents are of the file they stand in: they are not copied but made anew.
+        """
 
         def write() -> None:
             if self._file_offset == 0:
                 self._write(MAGIC)
-            self._chunk(kind, payload, first_step, end_step)
+            if kind == chunks.HEADER:
+                with contextlib.suppress(FormatError):  # It is copied as it is.
+                    self._file_format = records.decode_header(payload).format
+            if kind != chunks.CONTENTS:
+                self._chunk(kind, payload, first_step, end_step)
 
         self._do(write)
 
     def end(self) -> None:
-        """The closing magic behind the footer; the file is safe on disk and closed. Raises TapeError."""
+        """What closes the file behind the footer; it is safe on disk then. Raises TapeError."""
 
         def write() -> None:
-            self._write(MAGIC)
+            self._write((self._file_offsets if self._file_format >= chunks.OFFSETS_FORMAT else b"") + MAGIC)
             try:
                 os.fsync(self._fd)
             except OSError as error:
@@ -211,12 +239,25 @@ class TapeWriter:
     def _chunk(self, kind: int, payload: bytes, first_step: int, end_step: int) -> None:
         if len(payload) > chunks.CHUNK_BYTES_MAX:
             raise TapeError(f"{self.path}: a {chunks.KIND_NAMES[kind]} chunk of {len(payload)} bytes is too long")
+        if kind == chunks.FOOTER:
+            self._contents(end_step)
         header = chunks.pack_header(
             kind, payload, first_step=first_step, end_step=end_step, previous=self._file_previous
         )
         assert len(header) == HEADER_BYTES
         self._write(header + payload)
         self._file_previous = header[-HASH_BYTES:]
+        self._file_headers.append(header)
+
+    def _contents(self, step: int) -> None:
+        """The table of all chunks so far, before the footer, and what will be said of both behind it."""
+        if self._file_format < chunks.OFFSETS_FORMAT:
+            return
+        at = 0
+        if len(self._file_headers) <= records.CONTENTS_MAX:
+            at = self._file_offset
+            self._chunk(chunks.CONTENTS, b"".join(self._file_headers), step, step)
+        self._file_offsets = chunks.pack_offsets(at, self._file_offset)
 
     def _write(self, data: bytes) -> None:
         if self._file_failure is not None:

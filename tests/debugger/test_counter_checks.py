@@ -81,7 +81,7 @@ def test_the_ledger_is_what_the_tape_announces(tmp_path_factory: pytest.TempPath
     before = {key: machine.ledger_sum(*key) for key in after}
     sums: Counter[tuple[int, int]] = Counter()
     with Tape(path) as tape:
-        rows = tape.events(0, tape.end_step)
+        rows = tape.events[:]
         for row in rows[(rows.kind == KINDS["trace"]) & (rows.phys == ghost)].rows():
             zone, delta = layout.zone_of_page(row.value), row.addr & 0xFFFFFF
             assert zone is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from traces import Tape, TapeWriter
-from traces.chunks import Chunk
+from traces.chunks import EVENTS, INDEX, Chunk
 
 
 def with_payloads(tape: Tape, path: Path, payloads: dict[int, bytes]) -> Path:
@@ -23,7 +23,7 @@ def without(tape: Tape, path: Path, kind: int) -> Path:
     """A copy without the chunks of one kind."""
     with TapeWriter(path) as writer:
         for chunk in tape.chunks:
-            if chunk.kind != kind:
+            if chunk.kind != kind and not (kind == EVENTS and chunk.kind == INDEX):
                 writer.raw(chunk.kind, tape.payload(chunk), chunk.first_step, chunk.end_step)
         writer.end()
     return path

@@ -10,13 +10,13 @@ from tapes import write_small
 
 from machine.errors import TapeDamagedError, TapeError
 from traces import Events, Tape, TapeHeader
-from traces.chunks import MAGIC
+from traces.chunks import MAGIC, OFFSETS_BYTES
 
 
 def everything(tape: Tape) -> tuple[TapeHeader, bytes, list[bytes], Events]:
     """All that the tape says, for comparison."""
     choices = [c.records.tobytes() for c in tape.choices()]
-    return tape.header, tape.image(), choices, tape.events(0, 1 << 60)
+    return tape.header, tape.image(), choices, tape.events[:]
 
 
 def test_cut_anywhere(tmp_path: Path) -> None:
@@ -56,6 +56,7 @@ def test_flipped_anywhere(tmp_path: Path) -> None:
     data = path.read_bytes()
     with Tape(path) as tape:
         offsets = [c.offset for c in tape.chunks]
+    end = len(data) - OFFSETS_BYTES - len(MAGIC)
     rng = random.Random(2)
     flips = rng.sample(range(len(data) * 8), 2000)
     bad_path = tmp_path / "bad.tape"
@@ -69,9 +70,9 @@ def test_flipped_anywhere(tmp_path: Path) -> None:
         if flip // 8 < len(MAGIC):
             continue
         assert isinstance(caught.value, TapeDamagedError)
-        # The damage is reported where it is, at the start of its chunk, or at the closing magic.
+        # The damage is reported where it is, at the start of its chunk, or behind the footer.
         assert caught.value.offset == max([o for o in offsets if o <= flip // 8], default=0) or (
-            flip // 8 >= len(data) - len(MAGIC) and caught.value.offset == len(data) - len(MAGIC)
+            flip // 8 >= end and caught.value.offset == end
         )
 
 
@@ -80,13 +81,13 @@ def test_before_the_damage_all_is_readable(tmp_path: Path) -> None:
     data = path.read_bytes()
     with Tape(path) as tape:
         last = tape.choices_chunks[-1]
-        before = tape.events(0, last.first_step - 1)
+        before = tape.events[: last.first_step]
     for place in (last.offset + 5, last.offset + 50, last.offset + 70):
         damaged = bytearray(data)
         damaged[place] ^= 0x10
         path.write_bytes(damaged)
         with Tape(path) as tape:
-            assert tape.events(0, last.first_step - 1) == before
+            assert tape.events[: last.first_step] == before
             found = tape.choices()
             assert [next(found).end_step, next(found).end_step] == [100, 250]
             with pytest.raises(TapeDamagedError) as caught:

@@ -53,11 +53,20 @@ def test_example_reads_as_the_document_says(tmp_path: Path) -> None:
     path.write_bytes(example())
     with Tape(path) as tape:
         tape.check()
-        assert [c.name for c in tape.chunks] == ["header", "image", "choices", "choices", "events", "footer"]
+        assert [c.name for c in tape.chunks] == [
+            "header",
+            "image",
+            "choices",
+            "choices",
+            "events",
+            "index",
+            "contents",
+            "footer",
+        ]
         assert tape.header.scenario == "demo"
         assert tape.image() == IMAGE
         assert [(c.first_step, c.end_step, len(c.records)) for c in tape.choices()] == [(0, 2, 1), (2, 5, 3)]
-        assert list(tape.events(0, 4).rows()) == EVENTS
+        assert list(tape.events[0:5].rows()) == EVENTS
         assert tape.footer is not None
         assert tape.footer.steps == 5
 
@@ -86,5 +95,5 @@ def test_every_field_is_in_the_document() -> None:
     rows = {
         name.strip() for row in re.findall(r"^\| ([\w, ]+) \|", DOCUMENT.read_text(), re.M) for name in row.split(",")
     }
-    for record in (TapeHeader, TapeFooter):
+    for record in (TapeHeader, TapeFooter, records.Attachment):
         assert {f.name for f in fields(record)} <= rows

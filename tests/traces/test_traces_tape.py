@@ -40,9 +40,9 @@ def test_round_trip(tmp_path: Path) -> None:
             "cpu1 x54",
         ]  # fmt: skip
         whole = Events.concatenate([some_events(100, 250, 300), some_events(250, 400, 200, 2)])
-        assert tape.events(0, 1000) == whole
-        assert tape.events(200, 299) == whole.between(200, 299)
-        assert len(tape.events(200, 199)) == 0
+        assert tape.events[0:1001] == whole
+        assert tape.events[200:300] == whole.between(200, 299)
+        assert len(tape.events[200:200]) == 0
 
 
 def test_checkpoints_share_pages(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_strip(tmp_path: Path) -> None:
         bare.check()
         assert bare.footer is not None
         assert bare.image() == IMAGE
-        assert len(bare.events(0, 1000)) == 0
+        assert len(bare.events[0:1001]) == 0
         assert bare.events_range == (100, 100)
         assert sum(int(step_counts(c.records).sum()) for c in bare.choices()) == 400
         strip(bare, tmp_path / "c.tape")
@@ -156,8 +156,8 @@ def test_header_out_of_range(changed: dict[str, object]) -> None:
 def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TapeHeader, "check", lambda _: None)
     with TapeWriter(tmp_path / "a.tape") as writer:
-        writer.begin(header(format=5), IMAGE)
-    with pytest.raises(TapeError, match="format 5 is newer"):
+        writer.begin(header(format=6), IMAGE)
+    with pytest.raises(TapeError, match="format 6 is newer"):
         Tape(tmp_path / "a.tape")
 
 

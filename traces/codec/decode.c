@@ -175,7 +175,7 @@ ALWAYS_INLINE struct site *take_event(struct decoder *d, struct site *site, size
 	return next;
 }
 
-ALWAYS_INLINE void take_events(struct decoder *d, size_t count, enum codec codec)
+ALWAYS_INLINE void take_events(struct decoder *d, size_t count, bool prefix, enum codec codec)
 {
 	struct predictor *p = &d->predictor;
 	struct site *site = p->sites;
@@ -183,6 +183,8 @@ ALWAYS_INLINE void take_events(struct decoder *d, size_t count, enum codec codec
 	size_t i = 0;
 	for (;;) {
 		uint8_t run = take_control(d);
+		if (prefix && run > count - i)
+			run = (uint8_t)(count - i);
 		if (d->damaged || run > count - i) {
 			d->damaged = true;
 			return;
@@ -197,6 +199,8 @@ ALWAYS_INLINE void take_events(struct decoder *d, size_t count, enum codec codec
 			add_event(d, i, step, next, addr, value, cell);
 			site = next;
 		}
+		if (prefix && i == count)
+			return;
 		if (run == RUN_MAX)
 			continue;
 		if (i == count)
@@ -206,7 +210,7 @@ ALWAYS_INLINE void take_events(struct decoder *d, size_t count, enum codec codec
 }
 
 enum decode_status decode_events(enum codec codec, const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
-				 const struct columns *out)
+				 bool prefix, const struct columns *out)
 {
 	assert(count <= CODEC_EVENTS_MAX);
 	size_t total = 0;
@@ -229,10 +233,10 @@ enum decode_status decode_events(enum codec codec, const uint8_t *coded, const u
 		d->out = out;
 		/* Each a copy of its own. */
 		if (codec == CODEC_3)
-			take_events(d, count, CODEC_3);
+			take_events(d, count, prefix, CODEC_3);
 		else
-			take_events(d, count, CODEC_4);
-		for (int i = 0; i < STREAM_COUNT; i++)
+			take_events(d, count, prefix, CODEC_4);
+		for (int i = 0; i < STREAM_COUNT && !prefix; i++)
 			d->damaged |= d->at[i] != d->end[i];
 		status = d->damaged ? DECODE_DAMAGED : DECODE_OK;
 	}

@@ -103,7 +103,8 @@ static PyObject *module_decode(PyObject *module, PyObject *args)
 	Py_ssize_t size;
 	uint32_t sizes[STREAM_COUNT];
 	PyObject *columns;
-	if (!PyArg_ParseTuple(args, "iy#(IIII)O", &codec, &coded, &size, &sizes[0], &sizes[1], &sizes[2], &sizes[3], &columns))
+	int prefix = 0;
+	if (!PyArg_ParseTuple(args, "iy#(IIII)O|p", &codec, &coded, &size, &sizes[0], &sizes[1], &sizes[2], &sizes[3], &columns, &prefix))
 		return NULL;
 	if (codec != CODEC_3 && codec != CODEC_4) {
 		PyErr_Format(PyExc_ValueError, "codec %d keeps no streams", codec);
@@ -129,7 +130,7 @@ static PyObject *module_decode(PyObject *module, PyObject *args)
 		for (int i = 0; i < NARROW_COUNT; i++)
 			out.narrow[i] = views[WIDE_COUNT + i].buf;
 		Py_BEGIN_ALLOW_THREADS
-		status = decode_events((enum codec)codec, (const uint8_t *)coded, sizes, count, &out);
+		status = decode_events((enum codec)codec, (const uint8_t *)coded, sizes, count, prefix, &out);
 		Py_END_ALLOW_THREADS
 	}
 	columns_release(views);
@@ -215,9 +216,106 @@ static PyObject *module_same_pages(PyObject *module, PyObject *pages)
 	return result;
 }
 
+/* The rules as `traces.index` makes them: a role for each kind, then the bits of info that say drained and device. */
+static bool rules_get(struct index_rules *rules, const char *bytes, Py_ssize_t size)
+{
+	if (size != 258) {
+		PyErr_SetString(PyExc_ValueError, "the rules are a byte for each kind and two of info");
+		return false;
+	}
+	memcpy(rules->role, bytes, sizeof(rules->role));
+	rules->drained = (uint8_t)bytes[256];
+	rules->device = (uint8_t)bytes[257];
+	return true;
+}
+
+static PyObject *module_index_build(PyObject *module, PyObject *args)
+{
+	(void)module;
+	PyObject *columns;
+	const char *bytes;
+	Py_ssize_t size;
+	struct index_rules rules;
+	if (!PyArg_ParseTuple(args, "Oy#", &columns, &bytes, &size) || !rules_get(&rules, bytes, size))
+		return NULL;
+	Py_buffer views[COLUMN_COUNT];
+	if (!columns_get(columns, views, PyBUF_STRIDES))
+		return NULL;
+	PyObject *result = NULL;
+	if (!columns_are_rows(views)) {
+		PyErr_SetString(PyExc_ValueError, "the columns are not the fields of at most 2**18 rows of 48 bytes");
+	} else {
+		bool done;
+		uint8_t *index;
+		size_t index_bytes;
+		Py_BEGIN_ALLOW_THREADS
+		done = build_index(views[0].buf, (size_t)views[0].shape[0], &rules, &index, &index_bytes);
+		Py_END_ALLOW_THREADS
+		if (!done)
+			PyErr_NoMemory();
+		else if (!index)
+			result = Py_NewRef(Py_None);
+		else
+			result = PyBytes_FromStringAndSize((const char *)index, (Py_ssize_t)index_bytes);
+		free(index);
+	}
+	columns_release(views);
+	return result;
+}
+
+static PyObject *index_damaged(void)
+{
+	PyErr_SetString(PyExc_ValueError, "this is no index");
+	return NULL;
+}
+
+static PyObject *module_index_find(PyObject *module, PyObject *args)
+{
+	(void)module;
+	const char *index;
+	Py_ssize_t size;
+	unsigned long long first, last;
+	if (!PyArg_ParseTuple(args, "y#KK", &index, &size, &first, &last))
+		return NULL;
+	uint8_t flags;
+	int64_t row;
+	if (!find_words((const uint8_t *)index, (size_t)size, first, last, &flags, &row))
+		return index_damaged();
+	return Py_BuildValue("iL", (int)flags, (long long)row);
+}
+
+static PyObject *module_index_read(PyObject *module, PyObject *args)
+{
+	(void)module;
+	const char *index;
+	Py_ssize_t size;
+	if (!PyArg_ParseTuple(args, "y#", &index, &size))
+		return NULL;
+	struct index_counts counts;
+	if (!read_index((const uint8_t *)index, (size_t)size, &counts, NULL, NULL, NULL, NULL))
+		return index_damaged();
+	const size_t bytes[] = {counts.words * sizeof(struct word_entry), counts.pcs * sizeof(uint64_t),
+				counts.operands * sizeof(struct operand_entry), counts.kinds * sizeof(struct kind_entry)};
+	void *parts[] = {calloc(bytes[0] + 1, 1), malloc(bytes[1] + 1), malloc(bytes[2] + 1), malloc(bytes[3] + 1)};
+	PyObject *result = NULL;
+	if (parts[0] && parts[1] && parts[2] && parts[3]) {
+		read_index((const uint8_t *)index, (size_t)size, &counts, parts[0], parts[1], parts[2], parts[3]);
+		result = Py_BuildValue("(y#y#y#y#)", parts[0], (Py_ssize_t)bytes[0], parts[1], (Py_ssize_t)bytes[1], parts[2],
+				       (Py_ssize_t)bytes[2], parts[3], (Py_ssize_t)bytes[3]);
+	} else {
+		PyErr_NoMemory();
+	}
+	for (int i = 0; i < 4; i++)
+		free(parts[i]);
+	return result;
+}
+
 static PyMethodDef module_methods[] = {
 	{"encode", module_encode, METH_O, "Events into streams; see _codec.pyi."},
 	{"decode", module_decode, METH_VARARGS, "Streams into events; see _codec.pyi."},
+	{"index_build", module_index_build, METH_VARARGS, "What the events of a chunk touch; see _codec.pyi."},
+	{"index_find", module_index_find, METH_VARARGS, "What an index says of some words; see _codec.pyi."},
+	{"index_read", module_index_read, METH_VARARGS, "All that an index says; see _codec.pyi."},
 	{"same_pages", module_same_pages, METH_O, "Which pages are equal; see _codec.pyi."},
 	{"check_choices", module_check_choices, METH_VARARGS, "Whether choices are possible; see _codec.pyi."},
 	{0},

@@ -1,0 +1,547 @@
+/* The index of a chunk's events: docs/tape-format.md, section "Index". */
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec.h"
+#include "predict.h"
+
+enum {
+	WORDS_PER_PAGE = CODEC_PAGE_BYTES / 8,
+	PAGES_MAX = 1 << 14, /* 42 MB while the index is built */
+	PAGE_SLOTS = 2 * PAGES_MAX,
+	SEEN_BITS = 10,
+	SEEN_WAYS = 4,
+	RECENT_BITS = 6,
+	NUMBER_MAX = 10, /* bytes of a varint */
+	KINDS_MAX = 32,
+	NONE = -1,
+};
+
+/* Little endian, seven bits a byte, the upper bit set in all but the last. */
+static uint8_t *put_varint(uint8_t *to, uint64_t x)
+{
+	for (; x > 127; x >>= 7)
+		*to++ = (uint8_t)(x | 128);
+	*to++ = (uint8_t)x;
+	return to;
+}
+
+/* -- building -- */
+
+struct page_words {
+	uint64_t page;
+	uint8_t flags[WORDS_PER_PAGE];
+	uint32_t row[WORDS_PER_PAGE];
+};
+
+/* What rows of one kind with the same info do to memory. */
+struct effect {
+	uint32_t count;   /* of rows */
+	uint8_t flags;    /* WORD_..., but for WORD_NEGATIVE */
+	uint8_t negative; /* WORD_NEGATIVE if the sign of what is written counts */
+	uint8_t size_min;
+	uint8_t trace;
+};
+
+struct builder {
+	struct effect effects[KINDS_MAX][256]; /* by kind and info */
+	struct page_words *pages;
+	size_t page_count, page_room;
+	struct page_at {
+		uint64_t page;
+		size_t offset; /* in bytes, of its words in `pages` */
+	} recent[1 << RECENT_BITS]; /* by the page's lower bits */
+	int32_t slot[PAGE_SLOTS]; /* by hash of the page: its index, or NONE */
+	uint64_t seen_pc[1 << SEEN_BITS][SEEN_WAYS];
+	struct operand_entry seen_operand[1 << SEEN_BITS];
+	/* With some of them more than once. */
+	uint64_t *pcs;
+	size_t pc_count, pc_room;
+	struct operand_entry *operands;
+	size_t operand_count, operand_room;
+	bool too_many;
+};
+
+/* `items` with room for one more than `count`, or NULL. As little memory as needed: to have the system clear it costs more than to
+ * fill it. */
+static void *grow(void *items, size_t item_bytes, size_t count, size_t *room)
+{
+	if (count < *room)
+		return items;
+	size_t more = *room ? 2 * *room : 256;
+	void *grown = realloc(items, more * item_bytes);
+	*room = grown ? more : *room;
+	return grown;
+}
+
+static struct page_words *page_add(struct builder *b, uint64_t page, int32_t *slot)
+{
+	if (b->page_count == PAGES_MAX) {
+		b->too_many = true;
+		return NULL;
+	}
+	struct page_words *pages = grow(b->pages, sizeof(*b->pages), b->page_count, &b->page_room);
+	if (!pages)
+		return NULL;
+	b->pages = pages;
+	struct page_words *p = &b->pages[b->page_count];
+	p->page = page;
+	memset(p->flags, 0, sizeof(p->flags));
+	*slot = (int32_t)b->page_count++;
+	return p;
+}
+
+/* Into `recent`; false if its page cannot be noted. */
+static __attribute__((noinline)) bool page_find(struct builder *b, uint64_t page)
+{
+	size_t at = mix(page, 15);
+	static_assert(PAGE_SLOTS == 1 << 15, "as many as mix gives");
+	while (b->slot[at] != NONE && b->pages[b->slot[at]].page != page)
+		at = (at + 1) % PAGE_SLOTS;
+	if (b->slot[at] == NONE && !page_add(b, page, &b->slot[at]))
+		return false;
+	b->recent[page % (1 << RECENT_BITS)] = (struct page_at){page, (size_t)b->slot[at] * sizeof(*b->pages)};
+	return true;
+}
+
+ALWAYS_INLINE bool note_word(struct builder *b, uint64_t word, uint8_t flags, uint32_t row)
+{
+	uint64_t page = word / WORDS_PER_PAGE;
+	const struct page_at *recent = &b->recent[page % (1 << RECENT_BITS)];
+	if (unlikely(recent->page != page) && !page_find(b, page))
+		return false;
+	struct page_words *p = (struct page_words *)((char *)b->pages + recent->offset);
+	size_t at = word % WORDS_PER_PAGE;
+	p->flags[at] |= flags;
+	/* Without a branch, which could not be foretold. */
+	p->row[at] = flags & WORD_WRITTEN ? row : p->row[at];
+	return true;
+}
+
+static bool note_operand(struct builder *b, uint64_t key, uint64_t value)
+{
+	struct operand_entry *seen = &b->seen_operand[mix(key << 56 ^ value, SEEN_BITS)];
+	if (seen->key == key + 1 && seen->value == value)
+		return true;
+	struct operand_entry *operands = grow(b->operands, sizeof(*b->operands), b->operand_count, &b->operand_room);
+	if (!operands)
+		return false;
+	b->operands = operands;
+	*seen = (struct operand_entry){key + 1, value};
+	b->operands[b->operand_count++] = (struct operand_entry){key, value};
+	return true;
+}
+
+static __attribute__((noinline)) bool note_pc(struct builder *b, uint64_t pc)
+{
+	uint64_t *pcs = grow(b->pcs, sizeof(*b->pcs), b->pc_count, &b->pc_room);
+	if (!pcs)
+		return false;
+	b->pcs = pcs;
+	b->seen_pc[mix(pc, SEEN_BITS)][b->pc_count % SEEN_WAYS] = pc;
+	b->pcs[b->pc_count++] = pc;
+	return true;
+}
+
+ALWAYS_INLINE bool has_seen(const struct builder *b, uint64_t pc)
+{
+	const uint64_t *ways = b->seen_pc[mix(pc, SEEN_BITS)];
+	static_assert(SEEN_WAYS == 4, "as many as are looked at");
+	return likely(ways[0] == pc) || ways[1] == pc || ways[2] == pc || ways[3] == pc;
+}
+
+/* Which words a row touches, and how. Returns false if its page cannot be noted. */
+ALWAYS_INLINE bool note_row(struct builder *b, const struct row *row, uint32_t number)
+{
+	struct effect *effect = &b->effects[row->meta % KINDS_MAX][row->meta >> 24];
+	effect->count++;
+	if (unlikely(!has_seen(b, row->pc)) && !note_pc(b, row->pc))
+		return false;
+	if (unlikely(!effect->flags))
+		return !effect->trace || (note_operand(b, 2 * row->phys, row->value) && note_operand(b, 2 * row->phys + 1, row->addr));
+	uint32_t size = row->meta >> 16 & 255;
+	size = size < effect->size_min ? effect->size_min : size;
+	/* The sign of what was written, or of either half: a store of 8 bytes may be of two counters. */
+	uint64_t signs = UINT64_C(1) << ((8 * size - 1) & 63) | (uint64_t)(size == 8) << 31;
+	bool negative = row->value & signs || row->phys & (size - 1);
+	uint8_t flags = effect->flags | (negative ? effect->negative : 0);
+	uint32_t crossed = ((uint32_t)(row->phys & 7) + size - 1) / 8;
+	for (uint32_t i = crossed; unlikely(i); i--)
+		if (!note_word(b, (row->phys >> 3) + i, flags, number))
+			return false;
+	return note_word(b, row->phys >> 3, flags, number);
+}
+
+static void learn_rules(struct builder *b, const struct index_rules *rules)
+{
+	for (int kind = 0; kind < KINDS_MAX; kind++)
+		for (int info = 0; info < 256; info++) {
+			bool drained = info & rules->drained, device = info & rules->device;
+			struct effect *effect = &b->effects[kind][info];
+			effect->size_min = 1;
+			switch ((enum index_role)rules->role[kind]) {
+			case ROLE_LOAD:
+				effect->flags = device ? 0 : WORD_READ;
+				break;
+			case ROLE_STORE:
+				effect->flags = device ? 0 : drained ? WORD_WRITTEN : WORD_ISSUED;
+				effect->negative = drained ? WORD_NEGATIVE : 0;
+				break;
+			case ROLE_DRAIN:
+				effect->flags = device ? 0 : WORD_WRITTEN;
+				effect->negative = WORD_NEGATIVE;
+				break;
+			case ROLE_WALK:
+				effect->flags = WORD_READ;
+				break;
+			case ROLE_AD_UPDATE: /* a page-table entry: its uppermost bit is no sign */
+				effect->flags = WORD_WRITTEN;
+				effect->size_min = 4;
+				break;
+			case ROLE_TRACE:
+				effect->trace = true;
+				break;
+			case ROLE_NONE:
+				break;
+			}
+		}
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+	return (*x > *y) - (*x < *y);
+}
+
+static int compare_operands(const void *a, const void *b)
+{
+	const struct operand_entry *x = a, *y = b;
+	if (x->key != y->key)
+		return x->key > y->key ? 1 : -1;
+	return (x->value > y->value) - (x->value < y->value);
+}
+
+static size_t sort_numbers(uint64_t *numbers, size_t count)
+{
+	if (!count)
+		return 0;
+	qsort(numbers, count, sizeof(*numbers), compare_numbers);
+	size_t kept = 0;
+	for (size_t i = 0; i < count; i++)
+		if (!kept || numbers[kept - 1] != numbers[i])
+			numbers[kept++] = numbers[i];
+	return kept;
+}
+
+static size_t sort_operands(struct operand_entry *operands, size_t count)
+{
+	if (!count)
+		return 0;
+	qsort(operands, count, sizeof(*operands), compare_operands);
+	size_t kept = 0;
+	for (size_t i = 0; i < count; i++)
+		if (!kept || compare_operands(&operands[kept - 1], &operands[i]) != 0)
+			operands[kept++] = operands[i];
+	return kept;
+}
+
+/* Runs of words with the same flags: how many words were passed over, how many these are, flags, rows. */
+static uint8_t *put_words(uint8_t *to, const struct page_words *p)
+{
+	/* The row is foretold as if the words of a page were written one after the other at the same distance. */
+	uint32_t before = 0, distance = 0;
+	size_t end = 0;
+	for (size_t at = 0; at < WORDS_PER_PAGE;) {
+		uint8_t flags = p->flags[at];
+		if (!flags) {
+			uint64_t eight = 1;
+			if (at % 8 == 0)
+				memcpy(&eight, &p->flags[at], sizeof(eight));
+			at += eight ? 1 : 8;
+			continue;
+		}
+		size_t first = at;
+		while (at < WORDS_PER_PAGE && p->flags[at] == flags)
+			at++;
+		to = put_varint(to, first - end);
+		to = put_varint(to, at - first);
+		*to++ = flags;
+		for (size_t i = first; flags & WORD_WRITTEN && i < at; i++) {
+			uint32_t row = p->row[i];
+			to = put_varint(to, zigzag((uint64_t)((int64_t)row - (int64_t)(uint32_t)(before + distance))));
+			distance = row - before;
+			before = row;
+		}
+		end = at;
+	}
+	return to;
+}
+
+static uint8_t *put_pages(uint8_t *to, const struct builder *b)
+{
+	/* Pairs of page and index are sorted, not the pages themselves. */
+	struct operand_entry *order = malloc((b->page_count + 1) * sizeof(*order));
+	uint8_t *one = malloc(WORDS_PER_PAGE * (3 + NUMBER_MAX));
+	if (order && one) {
+		for (size_t i = 0; i < b->page_count; i++)
+			order[i] = (struct operand_entry){b->pages[i].page, i};
+		qsort(order, b->page_count, sizeof(*order), compare_operands);
+		to = put_varint(to, b->page_count);
+		uint64_t before = 0;
+		for (size_t i = 0; i < b->page_count; i++) {
+			size_t size = (size_t)(put_words(one, &b->pages[order[i].value]) - one);
+			to = put_varint(to, order[i].key - before);
+			to = put_varint(to, size);
+			memcpy(to, one, size);
+			to += size;
+			before = order[i].key;
+		}
+	} else {
+		to = NULL;
+	}
+	free(order);
+	free(one);
+	return to;
+}
+
+static uint8_t *put_index(uint8_t *to, struct builder *b)
+{
+	to = put_pages(to, b);
+	if (!to)
+		return NULL;
+	b->pc_count = sort_numbers(b->pcs, b->pc_count);
+	to = put_varint(to, b->pc_count);
+	uint64_t before = 0;
+	for (size_t i = 0; i < b->pc_count; i++) {
+		to = put_varint(to, b->pcs[i] - before);
+		before = b->pcs[i];
+	}
+	b->operand_count = sort_operands(b->operands, b->operand_count);
+	to = put_varint(to, b->operand_count);
+	struct operand_entry last = {0, 0};
+	for (size_t i = 0; i < b->operand_count; i++) {
+		struct operand_entry operand = b->operands[i];
+		to = put_varint(to, operand.key - last.key);
+		to = put_varint(to, operand.value - (operand.key == last.key ? last.value : 0));
+		last = operand;
+	}
+	uint64_t counts[KINDS_MAX] = {0}, kinds = 0;
+	for (size_t i = 0; i < KINDS_MAX; i++) {
+		for (size_t info = 0; info < 256; info++)
+			counts[i] += b->effects[i][info].count;
+		kinds += counts[i] > 0;
+	}
+	to = put_varint(to, kinds);
+	for (size_t i = 0; i < KINDS_MAX; i++)
+		if (counts[i]) {
+			to = put_varint(to, i);
+			to = put_varint(to, counts[i]);
+		}
+	return to;
+}
+
+/* Most bytes of an index: each word in a run of its own. */
+static size_t index_bytes_max(const struct builder *b)
+{
+	return b->page_count * (WORDS_PER_PAGE * (2 + 2 + 1 + 5) + 2 * NUMBER_MAX) + (b->pc_count + 2 * b->operand_count) * NUMBER_MAX +
+	       KINDS_MAX * 2 * NUMBER_MAX + 4 * NUMBER_MAX;
+}
+
+bool build_index(const struct row *rows, size_t count, const struct index_rules *rules, uint8_t **index, size_t *index_bytes)
+{
+	assert(count <= CODEC_EVENTS_MAX);
+	*index = NULL;
+	*index_bytes = 0;
+	struct builder *b = calloc(1, sizeof(*b));
+	if (!b)
+		return false;
+	learn_rules(b, rules);
+	memset(b->recent, 0xff, sizeof(b->recent)); /* no page has this number */
+	memset(b->slot, 0xff, sizeof(b->slot));
+	for (int way = 0; way < SEEN_WAYS; way++)
+		b->seen_pc[mix(0, SEEN_BITS)][way] = 1; /* which belongs elsewhere: no slot seems to have seen its own */
+	bool done = true;
+	for (size_t i = 0; done && i < count; i++)
+		done = note_row(b, &rows[i], (uint32_t)i);
+	if (done) {
+		size_t bytes_max = index_bytes_max(b);
+		uint8_t *out = malloc(bytes_max);
+		uint8_t *end = out ? put_index(out, b) : NULL;
+		if (end) {
+			*index = out;
+			*index_bytes = (size_t)(end - out);
+			assert(*index_bytes <= bytes_max);
+		} else {
+			free(out);
+			done = false;
+		}
+	}
+	done |= b->too_many;
+	free(b->pages);
+	free(b->pcs);
+	free(b->operands);
+	free(b);
+	return done;
+}
+
+/* -- reading -- */
+
+struct reader {
+	const uint8_t *at, *end;
+	bool damaged;
+};
+
+static uint64_t take_varint(struct reader *r)
+{
+	uint64_t x = 0;
+	for (uint32_t shift = 0; shift < 64 && r->at < r->end; shift += 7) {
+		uint8_t byte = *r->at++;
+		x |= (uint64_t)(byte & 127) << shift;
+		if (!(byte & 128))
+			return x;
+	}
+	r->damaged = true;
+	return 0;
+}
+
+/* How many there are of something that takes at least a byte each. */
+static size_t take_count(struct reader *r)
+{
+	uint64_t count = take_varint(r);
+	if (count > (uint64_t)(r->end - r->at)) {
+		r->damaged = true;
+		return 0;
+	}
+	return (size_t)count;
+}
+
+/* Walks the words of one page; each run is handed on by its first word, length, flags and rows (of written ones). */
+typedef bool take_word(void *context, uint64_t word, uint8_t flags, uint32_t row);
+
+static void take_words(struct reader *r, uint64_t page, size_t size, take_word *take, void *context)
+{
+	struct reader words = {r->at, r->at + size, false};
+	r->at += size;
+	uint32_t before = 0, distance = 0;
+	uint64_t at = 0;
+	while (words.at < words.end && !words.damaged) {
+		uint64_t gap = take_varint(&words), length = take_varint(&words);
+		if (words.at == words.end || gap > WORDS_PER_PAGE || length > WORDS_PER_PAGE || at + gap + length > WORDS_PER_PAGE ||
+		    length == 0) {
+			words.damaged = true;
+			break;
+		}
+		uint8_t flags = *words.at++;
+		if (flags == 0 || flags & ~WORD_FLAGS) {
+			words.damaged = true;
+			break;
+		}
+		at += gap;
+		for (uint64_t end = at + length; at < end && !words.damaged; at++) {
+			uint32_t row = 0;
+			if (flags & WORD_WRITTEN) {
+				row = (uint32_t)(before + distance + (uint32_t)unzigzag(take_varint(&words)));
+				distance = row - before;
+				before = row;
+				words.damaged |= row >= CODEC_EVENTS_MAX;
+			}
+			if (!words.damaged && !take(context, page * WORDS_PER_PAGE + at, flags, row))
+				return;
+		}
+	}
+	r->damaged |= words.damaged;
+}
+
+struct word_list {
+	struct word_entry *words;
+	size_t count;
+};
+
+static bool list_word(void *context, uint64_t word, uint8_t flags, uint32_t row)
+{
+	struct word_list *list = context;
+	if (list->words)
+		list->words[list->count] = (struct word_entry){word, row, flags};
+	list->count++;
+	return true;
+}
+
+bool read_index(const uint8_t *index, size_t index_bytes, struct index_counts *counts, struct word_entry *words, uint64_t *pcs,
+		struct operand_entry *operands, struct kind_entry *kinds)
+{
+	struct reader r = {index, index + index_bytes, false};
+	struct word_list list = {words, 0};
+	size_t pages = take_count(&r);
+	uint64_t page = 0;
+	for (size_t i = 0; i < pages && !r.damaged; i++) {
+		page += take_varint(&r);
+		size_t size = take_count(&r);
+		if (!r.damaged)
+			take_words(&r, page, size, list_word, &list);
+	}
+	counts->words = list.count;
+	counts->pcs = take_count(&r);
+	uint64_t pc = 0;
+	for (size_t i = 0; i < counts->pcs && !r.damaged; i++) {
+		pc += take_varint(&r);
+		if (pcs)
+			pcs[i] = pc;
+	}
+	counts->operands = take_count(&r);
+	struct operand_entry operand = {0, 0};
+	for (size_t i = 0; i < counts->operands && !r.damaged; i++) {
+		uint64_t more = take_varint(&r);
+		operand.value = take_varint(&r) + (more ? 0 : operand.value);
+		operand.key += more;
+		if (operands)
+			operands[i] = operand;
+	}
+	counts->kinds = take_count(&r);
+	for (size_t i = 0; i < counts->kinds && !r.damaged; i++) {
+		struct kind_entry kind = {take_varint(&r), 0};
+		kind.count = take_varint(&r);
+		if (kinds)
+			kinds[i] = kind;
+	}
+	return !r.damaged && r.at == r.end;
+}
+
+struct word_search {
+	uint64_t first, last;
+	uint8_t flags;
+	int64_t row;
+};
+
+static bool search_word(void *context, uint64_t word, uint8_t flags, uint32_t row)
+{
+	struct word_search *search = context;
+	if (word > search->last)
+		return false;
+	if (word >= search->first) {
+		search->flags |= flags;
+		if (flags & WORD_WRITTEN && row > search->row)
+			search->row = row;
+	}
+	return true;
+}
+
+bool find_words(const uint8_t *index, size_t index_bytes, uint64_t first, uint64_t last, uint8_t *flags, int64_t *row)
+{
+	struct reader r = {index, index + index_bytes, false};
+	struct word_search search = {first, last, 0, -1};
+	size_t pages = take_count(&r);
+	uint64_t page = 0;
+	for (size_t i = 0; i < pages && !r.damaged && page <= last / WORDS_PER_PAGE; i++) {
+		page += take_varint(&r);
+		size_t size = take_count(&r);
+		if (r.damaged)
+			break;
+		if (page >= first / WORDS_PER_PAGE && page <= last / WORDS_PER_PAGE)
+			take_words(&r, page, size, search_word, &search);
+		else
+			r.at += size;
+	}
+	*flags = search.flags;
+	*row = search.row;
+	return !r.damaged;
+}

@@ -38,6 +38,9 @@ def index_build(columns: tuple[_Buffer | NDArray[Any], ...], rules: bytes, /) ->
 def index_find(index: bytes, first_word: int, last_word: int, /) -> tuple[int, int]:
     """(flags of these words or-ed, row of the last visible write to one of them or -1). Raises ValueError."""
 
+def index_pages(index: bytes, /) -> bytes:
+    """The numbers (u64, phys / 4096) of the pages that have words, ascending. Raises ValueError."""
+
 def index_read(index: bytes, /) -> tuple[bytes, bytes, bytes, bytes]:
     """Words (u64 word, u32 row, u8 flags, 3 bytes of zeros), pcs (u64), operands (u64 key, u64 value), kinds (u64 kind,
     u64 count), ascending. Raises ValueError.

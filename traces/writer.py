@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from machine.errors import TapeError
 from traces import _codec, chunks, records
-from traces.background import Background, Job
+from traces.background import Background, Job, Prepare
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, FormatError
 from traces.columns import EVENTS_MAX, Events, Tap, code_tap, pack_events, tap_of
 from traces.index import index_tap
@@ -33,8 +33,8 @@ class TapeWriter:
     the file opens as an unfinished tape with all chunks written so far. When the disk is full or the write fails
     otherwise, the torn chunk is cut off again and this and every later call raises TapeError.
 
-    With `background`, a second thread codes, compresses, hashes and writes, a few chunks behind: then an error comes
-    with one of the next calls, at the latest with `finish`. The tape is the same, byte for byte.
+    With `background`, other threads code, compress, hash and write, a few chunks behind: then an error comes with one
+    of the next calls, at the latest with `finish`. The tape is the same, byte for byte.
 
     With `index` every chunk of events is followed by what it touches, for quick answers.
 
@@ -43,7 +43,7 @@ class TapeWriter:
 
     def __init__(self, path: str | os.PathLike[str], *, background: bool = False, index: bool = True) -> None:
         self.path = Path(path)
-        # What starts with `_file_` belongs to the one who writes: the second thread, if there is one.
+        # What starts with `_file_` belongs to the one whose turn it is to write: another thread, if there are any.
         self._file_previous = bytes(HASH_BYTES)
         self._file_offset = 0
         self._file_failure: str | None = None
@@ -80,7 +80,7 @@ class TapeWriter:
 
     @property
     def bytes_written(self) -> int:
-        """Length of the tape so far; of what the second thread has written, if there is one."""
+        """Length of the tape so far; of what other threads have written, if there are any."""
         return self._file_offset
 
     @property
@@ -155,15 +155,19 @@ class TapeWriter:
         assert first is not None, "begin comes first"
         assert first <= end_step <= self._choices_end
 
-        def write() -> None:
+        def code() -> Job:
             tap = get()
             payload = pack_events(code_tap(tap), state_hash)
             index = index_tap(tap) if self._index and tap[0] else None
-            self._chunk(chunks.EVENTS, payload, first, end_step)
-            if index is not None:
-                self._chunk(chunks.INDEX, index, first, end_step)
 
-        self._do(write)
+            def write() -> None:
+                self._chunk(chunks.EVENTS, payload, first, end_step)
+                if index is not None:
+                    self._chunk(chunks.INDEX, index, first, end_step)
+
+            return write
+
+        self._prepare(code)
         self._events_end = end_step
 
     def checkpoint(self, step: int, state: bytes, state_version: int, state_hash: int, pages: Pages) -> None:
@@ -230,11 +234,15 @@ class TapeWriter:
         self.close()
 
     def _do(self, job: Job) -> None:
-        """Now, or in the second thread after all that came before."""
+        """Now, or in another thread after all that came before."""
+        self._prepare(lambda: job)
+
+    def _prepare(self, prepare: Prepare) -> None:
+        """The same for a job of which a part need not wait for those before."""
         if self._background is None:
-            job()
+            prepare()()
         else:
-            self._background.give(job)
+            self._background.give(prepare)
 
     def _chunk(self, kind: int, payload: bytes, first_step: int, end_step: int) -> None:
         if len(payload) > chunks.CHUNK_BYTES_MAX:

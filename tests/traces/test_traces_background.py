@@ -1,14 +1,24 @@
-"""Jobs done in a second thread: in order, few waiting, errors told to who gives the jobs."""
+"""Jobs done in other threads: in order, few waiting, errors told to who gives the jobs."""
 
 from __future__ import annotations
 
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 
-from traces.background import Background
+from traces.background import Background, Job, Prepare
+
+
+def job(do: Callable[[], object]) -> Prepare:
+    """A job with nothing to prepare."""
+
+    def once() -> None:
+        do()
+
+    return lambda: once
 
 
 class Thing:
@@ -19,10 +29,10 @@ def test_jobs_are_done_in_order_in_another_thread() -> None:
     background = Background()
     done: list[tuple[int, int]] = []
     for number in range(100):
-        background.give(lambda number=number: done.append((number, threading.get_ident())))  # type: ignore[misc]
+        background.give(job(lambda number=number: done.append((number, threading.get_ident()))))  # type: ignore[misc]
     background.wait()
     assert [number for number, _ in done] == list(range(100))
-    assert {thread for _, thread in done} != {threading.get_ident()}
+    assert threading.get_ident() not in {thread for _, thread in done}
     background.stop()
     background.stop()
     assert "tape writer" not in {thread.name for thread in threading.enumerate()}
@@ -36,13 +46,13 @@ def test_who_is_too_fast_waits() -> None:
     def give() -> None:
         nonlocal given
         for _ in range(20):
-            background.give(go.wait)  # type: ignore[arg-type]  # what it returns is nobody's business
+            background.give(job(go.wait))
             given += 1
 
     giver = threading.Thread(target=give)
     giver.start()
     time.sleep(0.1)
-    assert 1 <= given < 6
+    assert 1 <= given < 8
     go.set()
     giver.join()
     background.stop()
@@ -56,13 +66,13 @@ def test_errors_come_back_and_end_the_work() -> None:
     def fail() -> None:
         raise OSError("no")
 
-    background.give(lambda: done.append(1))
-    background.give(fail)
+    background.give(job(lambda: done.append(1)))
+    background.give(job(fail))
     for _ in range(2):
         with pytest.raises(OSError, match="no"):
             background.wait()
         with pytest.raises(OSError, match="no"):
-            background.give(lambda: done.append(2))
+            background.give(job(lambda: done.append(2)))
     background.stop()
     assert done == [1]
 
@@ -71,7 +81,7 @@ def test_what_a_job_held_is_free_once_it_is_done() -> None:
     background = Background()
     thing = Thing()
     seen = weakref.ref(thing)
-    background.give(lambda thing=thing: None)  # type: ignore[misc]
+    background.give(job(lambda thing=thing: None))  # type: ignore[misc]
     del thing
     background.wait()
     assert seen() is None
@@ -81,7 +91,45 @@ def test_what_a_job_held_is_free_once_it_is_done() -> None:
 def test_stop_does_what_was_given() -> None:
     background = Background()
     done: list[int] = []
-    background.give(lambda: time.sleep(0.05))
-    background.give(lambda: done.append(1))
+    background.give(job(lambda: time.sleep(0.05)))
+    background.give(job(lambda: done.append(1)))
     background.stop()
     assert done == [1]
+
+
+def test_jobs_are_prepared_together_and_finished_in_order() -> None:
+    background = Background(2)
+    both = threading.Barrier(2, timeout=20)
+    done: list[int] = []
+
+    def prepare(number: int) -> Job:
+        both.wait()  # goes on only if another one is prepared at the same time
+        time.sleep(0.01 * (1 - number % 2))
+        return lambda: done.append(number)
+
+    for number in range(10):
+        background.give(lambda number=number: prepare(number))  # type: ignore[misc]
+    background.wait()
+    background.stop()
+    assert done == list(range(10))
+
+
+def test_an_error_while_preparing_waits_for_its_turn() -> None:
+    background = Background(2)
+    go = threading.Event()
+    done: list[int] = []
+
+    def slow() -> Job:
+        go.wait()
+        return lambda: done.append(0)
+
+    def fail() -> Job:
+        go.set()
+        raise OSError("no")
+
+    background.give(slow)
+    background.give(fail)
+    with pytest.raises(OSError, match="no"):
+        background.wait()
+    background.stop()
+    assert done == [0]

@@ -70,6 +70,8 @@ struct kind_entry {
 /* Any of the arrays may be NULL; each has room for as many as a call with NULL counted. */
 bool read_index(const uint8_t *index, size_t index_bytes, struct index_counts *counts, struct word_entry *words, uint64_t *pcs,
 		struct operand_entry *operands, struct kind_entry *kinds);
+/* The numbers of the pages that have words, ascending; with NULL only counts them. */
+bool read_pages(const uint8_t *index, size_t index_bytes, size_t *count, uint64_t *pages);
 /* Ors the flags of words `first` to `last` and finds the last visible write to one of them (-1: none). */
 bool find_words(const uint8_t *index, size_t index_bytes, uint64_t first, uint64_t last, uint8_t *flags, int64_t *row);
 

@@ -506,6 +506,21 @@ bool read_index(const uint8_t *index, size_t index_bytes, struct index_counts *c
 	return !r.damaged && r.at == r.end;
 }
 
+bool read_pages(const uint8_t *index, size_t index_bytes, size_t *count, uint64_t *pages)
+{
+	struct reader r = {index, index + index_bytes, false};
+	*count = take_count(&r);
+	uint64_t page = 0;
+	for (size_t i = 0; i < *count && !r.damaged; i++) {
+		page += take_varint(&r);
+		size_t size = take_count(&r);
+		r.at += size;
+		if (pages)
+			pages[i] = page;
+	}
+	return !r.damaged;
+}
+
 struct word_search {
 	uint64_t first, last;
 	uint8_t flags;

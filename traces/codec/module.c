@@ -284,6 +284,25 @@ static PyObject *module_index_find(PyObject *module, PyObject *args)
 	return Py_BuildValue("iL", (int)flags, (long long)row);
 }
 
+static PyObject *module_index_pages(PyObject *module, PyObject *args)
+{
+	(void)module;
+	const char *index;
+	Py_ssize_t size;
+	if (!PyArg_ParseTuple(args, "y#", &index, &size))
+		return NULL;
+	size_t count;
+	if (!read_pages((const uint8_t *)index, (size_t)size, &count, NULL))
+		return index_damaged();
+	uint64_t *pages = malloc(count * sizeof(*pages) + 1);
+	if (!pages)
+		return PyErr_NoMemory();
+	read_pages((const uint8_t *)index, (size_t)size, &count, pages);
+	PyObject *result = PyBytes_FromStringAndSize((const char *)pages, (Py_ssize_t)(count * sizeof(*pages)));
+	free(pages);
+	return result;
+}
+
 static PyObject *module_index_read(PyObject *module, PyObject *args)
 {
 	(void)module;
@@ -315,6 +334,7 @@ static PyMethodDef module_methods[] = {
 	{"decode", module_decode, METH_VARARGS, "Streams into events; see _codec.pyi."},
 	{"index_build", module_index_build, METH_VARARGS, "What the events of a chunk touch; see _codec.pyi."},
 	{"index_find", module_index_find, METH_VARARGS, "What an index says of some words; see _codec.pyi."},
+	{"index_pages", module_index_pages, METH_VARARGS, "Which pages an index knows; see _codec.pyi."},
 	{"index_read", module_index_read, METH_VARARGS, "All that an index says; see _codec.pyi."},
 	{"same_pages", module_same_pages, METH_O, "Which pages are equal; see _codec.pyi."},
 	{"check_choices", module_check_choices, METH_VARARGS, "Whether choices are possible; see _codec.pyi."},

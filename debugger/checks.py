@@ -72,5 +72,9 @@ class CounterCheck:
 
 def scenario_counters(prepared: Prepared) -> Sequence[Check]:
     """The check of a bundled scenario's own counters (`counters` of guest/scenarios.toml)."""
-    row = images.scenario(prepared.scenario)
-    return [CounterCheck(prepared.machine, prepared.image, row.counters, row.counters_more)] if row.counters else []
+    return counter_checks(images.scenario(prepared.scenario), prepared.machine, prepared.image)
+
+
+def counter_checks(scenario: images.Scenario, machine: Machine, image: bytes) -> Sequence[Check]:
+    """The same on any machine on which the guest has just become ready. Raises ExpressionError, UsageError."""
+    return [CounterCheck(machine, image, scenario.counters, scenario.counters_more)] if scenario.counters else []

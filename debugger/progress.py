@@ -14,7 +14,12 @@ INTERVAL_S: Final = 0.25
 
 @contextmanager
 def progress(
-    label: str, position: Callable[[], int], total: int, *, mark: str = "@", more: Callable[[], str] = str
+    label: str,
+    position: Callable[[], int],
+    total: int | Callable[[], int],
+    *,
+    mark: str = "@",
+    more: Callable[[], str] = str,
 ) -> Iterator[None]:
     """While the body runs longer than DELAY_S, show `label @position of total` on standard error.
 
@@ -30,7 +35,8 @@ def progress(
         if done.wait(DELAY_S):
             return
         while True:
-            sys.stderr.write(f"\r{label} {mark}{position():,} of {total:,}{more()} (Ctrl-C stops)\033[K")
+            most = total if isinstance(total, int) else total()
+            sys.stderr.write(f"\r{label} {mark}{position():,} of {most:,}{more()} (Ctrl-C stops)\033[K")
             sys.stderr.flush()
             if done.wait(INTERVAL_S):
                 break

@@ -41,6 +41,10 @@ class TapeDamagedError(TapeError):
         self.step = step
 
 
+class ArchiveError(RacetapeError):
+    """An archive cannot be read or written, or something in it is missing, damaged or not to be found."""
+
+
 class ReplayError(RacetapeError):
     """A tape does not replay."""
 

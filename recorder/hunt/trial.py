@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from machine import Machine
 from machine.symbols import Frame, Symbols
 from recorder.hunt.checks import Check, Failure, ending_failure, freed_failure, livelock_failure
 from recorder.record import Prepared
@@ -48,23 +49,36 @@ class Trial:
 
     def failure(self, stop: str, console: str) -> Failure | None:
         """What fails the run that has just ended, with the machine at its end; None if nothing does."""
-        machine = self.prepared.machine
-        if stop == "livelock":
-            return livelock_failure([self._frames_of(cpu) for cpu in range(machine.cpus) if not machine.waiting(cpu)])
-        if stop == "freed" and (use := machine.freed_use()) is not None:
-            return freed_failure(use, self.symbols.frames)
-        failure = ending_failure(stop, machine.exit_status if stop == "exit" else 0, console, self._frame_of)
-        if failure is not None or stop == "steps":
-            return failure
-        return next((found for check in self.checks if (found := check(machine)) is not None), None)
-
-    def _frames_of(self, cpu: int) -> tuple[int, list[Frame]]:
-        return cpu, self.symbols.frames(self.prepared.machine.registers(cpu)["rip"])
+        return failure_of_run(self.prepared.machine, lambda: self.symbols, stop, console, self.checks)
 
     @cached_property
     def symbols(self) -> Symbols:
         """Of the guest image."""
         return Symbols(self.prepared.image)
 
-    def _frame_of(self, address: int) -> Frame:
-        return self.symbols.frames(address)[0]
+
+def failure_of_run(
+    machine: Machine, symbols: Callable[[], Symbols], stop: str, console: str, checks: Sequence[Check]
+) -> Failure | None:
+    """What fails the run at whose end `machine` is; None if nothing does.
+
+    Args:
+        symbols: gives the guest image's, if they are needed.
+        stop: as in a tape's footer.
+        console: what the guest printed since it was ready.
+        checks: made when it was ready.
+    """
+
+    def frames(address: int) -> Sequence[Frame]:
+        return symbols().frames(address)
+
+    if stop == "livelock":
+        spinning = [cpu for cpu in range(machine.cpus) if not machine.waiting(cpu)]
+        return livelock_failure([(cpu, frames(machine.registers(cpu)["rip"])) for cpu in spinning])
+    if stop == "freed" and (use := machine.freed_use()) is not None:
+        return freed_failure(use, frames)
+    exit_status = machine.exit_status if stop == "exit" else 0
+    failure = ending_failure(stop, exit_status, console, lambda address: frames(address)[0])
+    if failure is not None or stop == "steps":
+        return failure
+    return next((found for check in checks if (found := check(machine)) is not None), None)

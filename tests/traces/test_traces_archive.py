@@ -289,7 +289,7 @@ def test_flipped_bits_in_manifests_are_found_and_stop_the_collection(kept: Archi
         assert [row.tape for row in catalogue.search()] == [other.tape]
         assert [name for name, _ in catalogue.damaged()] == [manifest.name]
     kept.remove(kept.find(added.tape[:8]))
-    assert kept.collect().blobs == 1
+    assert kept.collect().blobs == added.blobs
     assert exported(kept, other.tape, tmp_path) == (tmp_path / "b.tape").read_bytes()
 
 
@@ -340,13 +340,14 @@ def test_strange_manifests_are_refused(kept: Archive, tmp_path: Path) -> None:
 
 
 def test_removed_tapes_leave_nothing_after_the_collection(kept: Archive, tmp_path: Path) -> None:
-    tapes = [kept.add(write_tape(tmp_path / f"{seed}.tape", seed, events=20_000)).tape for seed in range(4)]
+    added = [kept.add(write_tape(tmp_path / f"{seed}.tape", seed, events=20_000)) for seed in range(4)]
+    tapes = [row.tape for row in added]
     before = kept.collect(dry_run=True)
     assert (before.blobs, before.size_bytes) == (0, 0)
     kept.remove(tapes[0])
     kept.remove(tapes[2])
     planned = kept.collect(dry_run=True)
-    assert planned.blobs == 2
+    assert planned.blobs == added[0].blobs + added[2].blobs > 0
     assert kept.collect() == planned
     assert [row.tape for row in kept.search()] == [tapes[3], tapes[1]]
     for tape, seed in ((tapes[1], 1), (tapes[3], 3)):
@@ -426,11 +427,11 @@ def test_an_add_at_any_moment_of_a_collection_costs_nothing(tmp_path: Path, monk
 def test_what_the_dead_left_is_cleared_and_what_the_living_need_is_not(kept: Archive, tmp_path: Path) -> None:
     path = write_tape(tmp_path / "a.tape", 1, events=20_000)
     kept.remove(kept.add(path).tape)
-    (blob,) = (file.name for file in files(kept, BLOBS))
+    blobs = [file.name for file in files(kept, BLOBS)]
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         stat = Path(f"/proc/{process.pid}/stat").read_text()
         owner = this_process() | {"pid": process.pid, "start": stat.rpartition(")")[2].split()[19]}
-        note = msgpack.packb({"owner": owner, "blobs": [blob]})
+        note = msgpack.packb({"owner": owner, "blobs": blobs})
         kept.store.put(INTENTS, "one", note)
         assert kept.collect().blobs == 0  # somebody is about to use it
         kept.store.delete(INTENTS, "one")

@@ -38,6 +38,7 @@ from traces.archive.manifest import (
 )
 from traces.archive.owner import is_dead, this_process
 from traces.archive.store import BLOBS, INTENTS, MARKS, TAPES, MissingError, Store
+from traces.gallery import resolve
 from traces.reader import Progress
 
 MARKER: Final = "racetape-archive.json"
@@ -180,7 +181,7 @@ class Archive:
             TapeDamagedError: it is damaged, and `damaged` is False.
             ArchiveError: the archive cannot be written.
         """
-        path = Path(path)
+        path = resolve(path)
         size_bytes = file_size(path)
         with Tape(path) as tape:
             splitter = Splitter(path, size_bytes)

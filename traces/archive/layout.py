@@ -21,6 +21,8 @@ from traces.chunks import CHUNK_BYTES_MAX, HASH_BYTES, HEADER_BYTES, MAGIC, Form
 
 RAW: Final = 0
 """The stream of bytes that are no chunk as the format has it: the magic, damage, chunks of unknown kinds."""
+LISTED: Final = 255
+"""Stands for a chunk of contents that lists all headers before it: no stream, they are known."""
 BLOB_BYTES: Final = 1 << 20
 """A blob is cut where the next payload would make it longer."""
 INLINE_BYTES: Final = 4096
@@ -33,7 +35,10 @@ Put = Callable[[bytes, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of the file: a chunk of kind `stream` that covers these steps, or as it stands if `stream` is RAW."""
+    """A part of the file: a chunk of kind `stream` that covers these steps, or as it stands if `stream` is RAW.
+
+    `size_bytes` without a header that is left out; of LISTED contents it is 0.
+    """
 
     stream: int
     size_bytes: int
@@ -140,6 +145,8 @@ class Splitter:
             digest.update(header)
             digest.update(payload)
             pieces.append(piece)
+            if piece.stream == LISTED:
+                continue
             if piece.stream not in cutters:
                 cutters[piece.stream] = _Cutter(put)
             cutters[piece.stream].take(payload)
@@ -161,7 +168,7 @@ class Splitter:
                 magic = read(min(left, len(MAGIC)))
                 left -= len(magic)
                 yield Piece(RAW, len(magic)), b"", magic
-                previous = bytes(HASH_BYTES)
+                previous, headers = bytes(HASH_BYTES), bytearray()
                 while left >= HEADER_BYTES:
                     header = read(HEADER_BYTES)
                     payload_bytes = _payload_bytes(header)
@@ -175,10 +182,14 @@ class Splitter:
                     chunk = chunks.unpack_header(header, 0, previous)
                     self.damaged |= not (chunk.chained and chunk.matches(payload))
                     if _computed(chunk, payload, previous) == header:
-                        yield Piece(chunk.kind, payload_bytes, chunk.first_step, chunk.end_step), header, payload
+                        stream, taken = chunk.kind, payload_bytes
+                        if chunk.kind == chunks.CONTENTS and payload == headers:
+                            stream, taken = LISTED, 0
+                        yield Piece(stream, taken, chunk.first_step, chunk.end_step), header, payload
                     else:
                         yield Piece(RAW, HEADER_BYTES + payload_bytes), b"", header + payload
                     previous = chunk.hash
+                    headers += header
                 while left:
                     data = read(min(left, BLOB_BYTES))
                     left -= len(data)
@@ -242,16 +253,18 @@ def rebuild(layout: Layout, read: Callable[[Blob], bytes]) -> Iterator[bytes]:
     """
     digest = sha256()
     sources = {number: _Source(stream, read) for number, stream in layout.streams.items()}
-    previous = bytes(HASH_BYTES)
+    previous, headers = bytes(HASH_BYTES), bytearray()
     for piece in layout.pieces:
-        data = sources[piece.stream].take(piece.size_bytes)
-        if piece.stream != RAW:
-            header = chunks.pack_header(
-                piece.stream, data, first_step=piece.first_step, end_step=piece.end_step, previous=previous
-            )
-            data = header + data
+        if piece.stream == LISTED:
+            kind, data = chunks.CONTENTS, bytes(headers)
+        else:
+            kind, data = piece.stream, sources[piece.stream].take(piece.size_bytes)
+        if kind != RAW:
+            steps = (piece.first_step, piece.end_step)
+            data = chunks.pack_header(kind, data, first_step=steps[0], end_step=steps[1], previous=previous) + data
         if len(data) >= HEADER_BYTES:
             previous = data[HEADER_BYTES - HASH_BYTES : HEADER_BYTES]
+            headers += data[:HEADER_BYTES]
         digest.update(data)
         yield data
     if digest.digest() != layout.sha256:

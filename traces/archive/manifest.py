@@ -17,7 +17,7 @@ import zstandard
 
 from machine.errors import ArchiveError
 from traces import Tape, chunks
-from traces.archive.layout import BLOB_BYTES_MAX, RAW, Blob, Layout, Piece, Stream
+from traces.archive.layout import BLOB_BYTES_MAX, LISTED, RAW, Blob, Layout, Piece, Stream
 from traces.chunks import CHUNK_BYTES_MAX, HEADER_BYTES
 
 ARCHIVE_VERSION: Final = 1
@@ -261,10 +261,10 @@ def _layout(body: Mapping[str, Any]) -> Layout:
         rows = [Blob(_hash(key), _number(size, BLOB_BYTES_MAX)) for key, size in _list(blobs)]
         if not all(blob.size_bytes for blob in rows):
             raise ValueError("a blob is empty")
-        streams[_number(number, 255)] = Stream(rows, inline)
-    pieces, taken, size_bytes = [], dict.fromkeys(streams, 0), 0
+        streams[_number(number, LISTED - 1)] = Stream(rows, inline)
+    pieces, taken, size_bytes, headers = [], dict.fromkeys(streams, 0), 0, 0
     for stream, piece_bytes, first_step, steps in _list(body["pieces"]):
-        if stream not in streams or (stream != RAW and stream not in chunks.KIND_NAMES):
+        if stream != LISTED and (stream not in streams or (stream != RAW and stream not in chunks.KIND_NAMES)):
             raise ValueError(f"there is no stream {stream!r}")
         header_bytes = 0 if stream == RAW else HEADER_BYTES
         piece = Piece(
@@ -274,8 +274,14 @@ def _layout(body: Mapping[str, Any]) -> Layout:
             _number(first_step + _number(steps)),
         )
         pieces.append(piece)
-        taken[stream] += piece.size_bytes
-        size_bytes += header_bytes + piece.size_bytes
+        if stream == LISTED:
+            piece_bytes = headers * HEADER_BYTES
+            if piece.size_bytes or piece_bytes > CHUNK_BYTES_MAX:
+                raise ValueError("contents that cannot be")
+        else:
+            taken[stream] += piece.size_bytes
+        size_bytes += header_bytes + piece_bytes
+        headers += header_bytes + piece_bytes >= HEADER_BYTES
     if size_bytes != _number(body["size_bytes"]) or any(
         taken[number] != stream.size_bytes for number, stream in streams.items()
     ):

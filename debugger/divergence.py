@@ -34,7 +34,9 @@ class Query:
         self._machine = timeline.machine
         self._cpu = 0
         self._text = counter.strip()
-        self._symbols = Symbols(timeline.image, lambda addr, size: self._machine.read_linear(self._cpu, addr, size))
+        self._symbols = Symbols(
+            timeline.image, lambda addr, size: self._machine.read_linear(self._cpu, addr, size), timeline.tape.sources
+        )
         self._unwinder = Unwinder(self._symbols)
         self._notes: list[str] = []
         self._reached = timeline.ready_step

@@ -50,7 +50,7 @@ class Session:
         self.positions: list[int] = [self.timeline.step]
         self.position_at = 0
         self._last_line = ""
-        self.symbols = Symbols(self.timeline.image, self._read_memory)
+        self.symbols = Symbols(self.timeline.image, self._read_memory, tape.sources)
         self.unwinder = Unwinder(self.symbols)
 
     # -- commands --

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -88,12 +88,19 @@ class Symbols:
         image: the ELF file.
         read: reads `size` bytes at a linear address now; raises LookupError where nothing is mapped. None: the
             contents of the image's own segments, which is what memory holds at start.
+        sources: source texts by path, which come before those of the installed guest.
     Raises:
         ImageError: `image` is no ELF executable for x86 with debug information.
     """
 
-    def __init__(self, image: bytes, read: Callable[[int, int], bytes] | None = None) -> None:
+    def __init__(
+        self,
+        image: bytes,
+        read: Callable[[int, int], bytes] | None = None,
+        sources: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.image = image
+        self.sources = sources or {}
         self._read = read or self._read_image
         try:
             elf = ELFFile(io.BytesIO(image))
@@ -278,6 +285,10 @@ class Symbols:
             return {}
         return {value: name.removeprefix("TP_").lower() for name, value in rows.items()}
 
+    def files(self) -> list[str]:
+        """Source files that code of the image comes from, relative to the guest's root, ascending."""
+        return sorted({file for file, _ in self.statements()})
+
     def definitions(self, function: str) -> list[tuple[str, int]]:
         """(file, line) of every function of that name, also of those that are inlined everywhere. Sorted."""
         if self._definitions is None:
@@ -381,28 +392,35 @@ class Symbols:
 
     def source(self, file: str, line: int, context: int = 5) -> list[tuple[int, str]]:
         """Lines around `line` as (number, text without line end). Raises ImageError if there is no such text."""
-        path = (GUEST_ROOT / file).resolve()
-        # File names come out of the image, and an image may come from anybody.
-        if not path.is_relative_to(GUEST_ROOT):
-            raise ImageError(f"'{file}' is not a guest source file")
-        try:
-            rows = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except (OSError, ValueError):
-            raise ImageError(f"the source of '{file}' is not installed") from None
+        if file in self.sources:
+            rows = self.sources[file].decode("utf-8", "replace").splitlines()
+        else:
+            rows = installed_source(file).decode("utf-8", "replace").splitlines()
         first = max(1, line - context)
         if first > len(rows):
             raise ImageError(f"'{file}' has only {len(rows)} lines")
         return list(enumerate(rows[first - 1 : line + context], first))
 
 
-def find_source(name: str) -> str:
+def installed_source(file: str) -> bytes:
+    """A source file of the installed guest. Raises ImageError if there is none of this name."""
+    path = (GUEST_ROOT / file).resolve()
+    # File names come out of the image, and an image may come from anybody.
+    if not path.is_relative_to(GUEST_ROOT):
+        raise ImageError(f"'{file}' is not a guest source file")
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError):
+        raise ImageError(f"the source of '{file}' is not installed") from None
+
+
+def find_source(name: str, more: Iterable[str] = ()) -> str:
     """The guest source file, relative to the guest's root, that `name` means: its path, or the unique end of one.
 
-    Raises UsageError, naming what comes close.
+    `more` are files that there are beside those installed. Raises UsageError, naming what comes close.
     """
-    files = sorted(
-        str(row.relative_to(GUEST_ROOT)) for row in GUEST_ROOT.rglob("*") if row.suffix in (".c", ".h", ".S")
-    )
+    installed = (str(row.relative_to(GUEST_ROOT)) for row in GUEST_ROOT.rglob("*") if row.suffix in (".c", ".h", ".S"))
+    files = sorted({*installed, *more})
     if name in files:
         return name
     found = [row for row in files if row.endswith("/" + name)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from machine.images import Scenario, scenario, scenarios
     from machine.symbols import Symbols
     from recorder import Summary, prepare, record
-    from replayer import ReplayResult, Timeline, VerifyReport, replay, verify
+    from replayer import Rebuilt, ReplayResult, Timeline, VerifyReport, rebuild, replay, verify
     from traces import Events, Range, Selection, Tape, TapeWriter, strip
     from traces.tape import open
 
@@ -47,6 +47,7 @@ __all__ = [
     "Moment",
     "RacetapeError",
     "Range",
+    "Rebuilt",
     "ReplayError",
     "ReplayResult",
     "Scenario",
@@ -64,6 +65,7 @@ __all__ = [
     "first_divergence",
     "open",
     "prepare",
+    "rebuild",
     "record",
     "replay",
     "scenario",
@@ -83,6 +85,7 @@ _HOMES: Final = {
     "Moment": "debugger.report",
     "RacetapeError": "machine.errors",
     "Range": "traces",
+    "Rebuilt": "replayer",
     "ReplayError": "machine.errors",
     "ReplayResult": "replayer",
     "Scenario": "machine.images",
@@ -100,6 +103,7 @@ _HOMES: Final = {
     "first_divergence": "debugger.divergence",
     "open": "traces.tape",
     "prepare": "recorder",
+    "rebuild": "replayer",
     "record": "recorder",
     "replay": "replayer",
     "scenario": "machine.images",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
@@ -12,14 +14,15 @@ from typing import Final
 from machine import Machine, Snapshot, images
 from machine.errors import ImageError, UsageError
 from machine.pool import page_pool
-from machine.symbols import Symbols
+from machine.symbols import Symbols, installed_source
 from recorder.learning import profile_steps, profile_visible
 from recorder.profile import Profile
 from recorder.schedule import Profiled, Strategy
 from recorder.session import Made, Session, Stretch
 from recorder.strategies import Default
 from recorder.strategies import strategy as strategy_named
-from traces import TapeHeader, TapeWriter
+from traces import Attachment, TapeHeader, TapeWriter
+from traces.attach import SOURCE
 from traces.reader import Progress
 from traces.records import CUT_STOPS
 
@@ -141,6 +144,7 @@ class Prepared:
         whole: bool = False,
         layer_b: bool = True,
         background: bool = True,
+        sources: bool = False,
         progress: Progress | None = None,
     ) -> Summary:
         """Record one run to `path`.
@@ -151,7 +155,8 @@ class Prepared:
             made: record this run from `ready` on; `strategy` then only says how it was found.
             whole: record events from reset on, not only from `ready` on.
             layer_b: with False the tape holds the schedule only.
-            background: compress and write in a second thread; the tape is the same.
+            background: compress and write in other threads; the tape is the same.
+            sources: attach the guest's source files, for a tape that outlives them.
             progress: called now and then with (step, most steps).
         Raises:
             TapeError: the tape cannot be written; what was written before stays.
@@ -169,6 +174,8 @@ class Prepared:
             name = strategy if isinstance(strategy, str) else strategy.name
         with TapeWriter(path, background=background) as writer:
             writer.begin(self.header(name, seed, whole=whole), self.image)
+            for attachment in guest_sources(self.image) if sources else ():
+                writer.attach(attachment)
             machine.restore(self.at_reset if whole else self.at_ready)
             machine.stop_at_trace = 0
             session = Session(machine, writer, step_max=self.step_max, tap=layer_b)
@@ -292,6 +299,13 @@ def ready_identifier(image: bytes) -> int:
         if name == READY:
             return identifier
     raise ImageError("the guest image has no tracepoint `ready` (enumerator TP_READY of enum tracepoint)")
+
+
+def guest_sources(image: bytes) -> Iterator[Attachment]:
+    """The source files of an image's code, as far as they are installed."""
+    for file in Symbols(image).files():
+        with contextlib.suppress(ImageError):
+            yield Attachment(name=file, type=SOURCE, data=installed_source(file))
 
 
 def tool() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -12,8 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from machine.errors import ExpressionError, UsageError
+from machine.errors import ExpressionError, TapeDamagedError, UsageError
 from machine.symbols import Symbols
+from traces.attach import SOURCE
 from traces.chunks import Chunk, FormatError
 from traces.columns import Event, Events
 from traces.index import NEGATIVE, READ, WRITTEN, ChunkIndex
@@ -157,7 +159,18 @@ class Tape(TapeFile):
         def nothing(address: int, size_bytes: int) -> bytes:
             raise LookupError(address)
 
-        return Symbols(self.image(), nothing)
+        return Symbols(self.image(), nothing, self.sources)
+
+    @cached_property
+    def sources(self) -> dict[str, bytes]:
+        """The guest's source texts that are attached, by path. What is damaged is left out."""
+        found: dict[str, bytes] = {}
+        for chunk in self.attachment_chunks:
+            with contextlib.suppress(TapeDamagedError):
+                attachment = self.read_attachment(chunk)
+                if attachment.type == SOURCE:
+                    found[attachment.name] = attachment.data
+        return found
 
     # -- memory --
 

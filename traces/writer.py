@@ -111,7 +111,7 @@ class TapeWriter:
         """A file to go with the tape, after `begin`. Raises TapeError."""
         payload = records.encode_attachment(attachment)
         at = self._choices_end
-        self._do(lambda: self._chunk(chunks.ATTACHMENT, payload, at, at))
+        self.raw(chunks.ATTACHMENT, payload, at, at)
 
     def choices(self, choices: RecordArray, end_step: int, state_hash: int) -> None:
         """The choices from the last such call's end up to position `end_step`, whose state hash is given.

@@ -175,7 +175,7 @@ def _places(session: Session, text: str) -> list[tuple[str, int]]:
     if line.isascii() and line.isdigit():
         if not colon:
             return [(_current_file(session), max(1, int(line)))]
-        return [(find_source(file.strip()), max(1, int(line)))]
+        return [(find_source(file.strip(), session.symbols.sources), max(1, int(line)))]
     if text.startswith("*"):
         frame = session.symbols.frames(session.integer(text[1:]))[0]
         if not frame.file:
@@ -202,7 +202,7 @@ def _range(session: Session, text: str) -> tuple[str, int, int]:
     match = _RANGE.fullmatch(text)
     if match is None or not (match["first"] or match["last"]):
         raise UsageError(f"list: '{text}' is no range; write LINE,LAST or FILE:LINE,LAST")
-    file = find_source(match["file"].strip()) if match["file"] else _current_file(session)
+    file = find_source(match["file"].strip(), session.symbols.sources) if match["file"] else _current_file(session)
     first = int(match["first"] or max(1, int(match["last"]) - LIST_LINES + 1))
     last = int(match["last"] or first + LIST_LINES - 1)
     if not 1 <= first <= last:

@@ -65,6 +65,7 @@ def scenarios(as_json: bool) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**64 - 1), help="Seed of the strategy.")
 @click.option("--script", type=click.Path(path_type=Path), help="File with a schedule in words (docs/hunt.md).")
 @click.option("--whole", is_flag=True, help="Record events from reset on, not only after set-up.")
+@click.option("--sources", is_flag=True, help="Attach the guest's source files: `list` then works anywhere, for ever.")
 @output_option
 @json_option
 def record(
@@ -75,6 +76,7 @@ def record(
     seed: int,
     script: Path | None,
     whole: bool,
+    sources: bool,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -99,7 +101,7 @@ def record(
         choices = parse_choices(script.read_text(errors="replace"), prepared.machine.cpus)
         planned = Script(choices, guest_symbols(prepared.machine, prepared.image))
     with ticking("recording", row.step_max) as tick:
-        summary = prepared.record(output, strategy=planned, seed=seed, whole=whole, progress=tick)
+        summary = prepared.record(output, strategy=planned, seed=seed, whole=whole, sources=sources, progress=tick)
     if as_json:
         emit(
             {

@@ -58,9 +58,9 @@ def write_tape(path: Path, seed: int, *, events: int = 2000, finish: bool = True
     return path
 
 
-def write_long(path: Path, *, split_step: int, seed: int = 7) -> Path:
+def write_long(path: Path, *, split_step: int, seed: int = 7, count: int = 60) -> Path:
     """A tape with some MB of events, which are other ones from `split_step` on."""
-    chunk_steps, count = 1000, 60
+    chunk_steps = 1000
     with TapeWriter(path) as tape:
         tape.begin(header(seed=seed), IMAGE)
         tape.choices(choices((Op.RUN, 0, 100)), 100, 1)

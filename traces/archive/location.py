@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
-from machine.errors import UsageError
 from traces.archive.archive import CATALOGUE, MARKER, Archive
 from traces.archive.store import DirectoryStore, Store
 
@@ -37,4 +37,7 @@ def _places(location: str) -> tuple[Store, Path]:
         location = location.removeprefix("file://")
     if "://" not in location:
         return DirectoryStore(location), Path(location) / CATALOGUE
-    raise UsageError(f"{location}: archives elsewhere than in a directory are not there yet")
+    from traces.archive.remote import RemoteStore
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "racetape" / "archives"
+    return RemoteStore(location), cache / f"{sha256(location.encode()).hexdigest()[:16]}.sqlite"

@@ -171,6 +171,7 @@ def kill_adds(location: str, folder: Path, times: int) -> None:
     assert not kept.store.list(INTENTS).keys() | kept.store.list(MARKS).keys()
 
 
+@pytest.mark.parametrize("location", ["sftp"], indirect=True)
 def test_kill_9_there_loses_nothing_that_was_reported(location: str, tmp_path: Path) -> None:
     kill_adds(location, tmp_path, 1)
 
@@ -180,16 +181,17 @@ def test_kill_9_there_thirty_times(location: str, tmp_path: Path) -> None:
     kill_adds(location, tmp_path, 30)
 
 
+@pytest.mark.parametrize("location", ["s3", pytest.param("sftp", marks=pytest.mark.soak)], indirect=True)
 def test_two_writers_and_a_collector_there(location: str, tmp_path: Path) -> None:
     kept = create_archive(location)
-    paths = [write_tape(tmp_path / f"{seed}.tape", seed, events=6000) for seed in range(6)]
+    paths = [write_tape(tmp_path / f"{seed}.tape", seed, events=6000) for seed in range(5)]
     for path in paths[:2]:
         kept.remove(kept.add(path).tape)
-    rows = [list(map(str, paths[:4])), list(map(str, paths[:1:-1]))]
+    rows = [list(map(str, paths[:3])), list(map(str, paths[:1:-1]))]
     writers = [subprocess.Popen([*ADD, location, *row], stdout=subprocess.DEVNULL) for row in rows]
     while any(writer.poll() is None for writer in writers):
         kept.collect()
-        time.sleep(0.2)
+        time.sleep(0.3)
     assert not kept.verify().problems
     assert [writer.wait() for writer in writers] == [0, 0]
     assert {row.files for row in kept.search()} == {(path.name,) for path in paths}

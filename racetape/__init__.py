@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from machine.symbols import Symbols
     from recorder import Summary, prepare, record
     from replayer import Rebuilt, ReplayResult, Timeline, VerifyReport, rebuild, replay, verify
+    from replayer.diff import Difference, diff
     from traces import Events, Range, Selection, Tape, TapeWriter, strip
     from traces.tape import open
 
 __all__ = [
     "BareMachine",
+    "Difference",
     "DivergenceError",
     "DivergenceReport",
     "Events",
@@ -62,6 +64,7 @@ __all__ = [
     "Timeline",
     "UsageError",
     "VerifyReport",
+    "diff",
     "first_divergence",
     "open",
     "prepare",
@@ -76,6 +79,7 @@ __all__ = [
 
 _HOMES: Final = {
     "BareMachine": "machine",
+    "Difference": "replayer.diff",
     "DivergenceError": "machine.errors",
     "DivergenceReport": "debugger.report",
     "Events": "traces",
@@ -100,6 +104,7 @@ _HOMES: Final = {
     "Timeline": "replayer",
     "UsageError": "machine.errors",
     "VerifyReport": "replayer",
+    "diff": "replayer.diff",
     "first_divergence": "debugger.divergence",
     "open": "traces.tape",
     "prepare": "recorder",

@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from machine.errors import RacetapeError
-from racetape.commands import archiving, gallery, replaying, running, setting_up, taping
+from racetape.commands import archiving, comparing, gallery, replaying, running, setting_up, taping
 from racetape.commands.common import EXIT_BAD, EXIT_INTERRUPTED, epilog, fail
 
 
@@ -50,6 +50,7 @@ COMMANDS: Final = (
     replaying.replay,
     replaying.verify,
     replaying.first_divergence,
+    comparing.diff,
     replaying.debug,
     taping.tape,
     archiving.archive,

@@ -249,7 +249,7 @@ static size_t sort_operands(struct operand_entry *operands, size_t count)
 static uint8_t *put_words(uint8_t *to, const struct page_words *p)
 {
 	/* The row is foretold as if the words of a page were written one after the other at the same distance. */
-	uint32_t before = 0, distance = 0;
+	int64_t before = 0, distance = 0;
 	size_t end = 0;
 	for (size_t at = 0; at < WORDS_PER_PAGE;) {
 		uint8_t flags = p->flags[at];
@@ -267,8 +267,8 @@ static uint8_t *put_words(uint8_t *to, const struct page_words *p)
 		to = put_varint(to, at - first);
 		*to++ = flags;
 		for (size_t i = first; flags & WORD_WRITTEN && i < at; i++) {
-			uint32_t row = p->row[i];
-			to = put_varint(to, zigzag((uint64_t)((int64_t)row - (int64_t)(uint32_t)(before + distance))));
+			int64_t row = p->row[i];
+			to = put_varint(to, zigzag((uint64_t)(row - before - distance)));
 			distance = row - before;
 			before = row;
 		}
@@ -422,7 +422,7 @@ static void take_words(struct reader *r, uint64_t page, size_t size, take_word *
 {
 	struct reader words = {r->at, r->at + size, false};
 	r->at += size;
-	uint32_t before = 0, distance = 0;
+	int64_t before = 0, distance = 0;
 	uint64_t at = 0;
 	while (words.at < words.end && !words.damaged) {
 		uint64_t gap = take_varint(&words), length = take_varint(&words);
@@ -438,14 +438,15 @@ static void take_words(struct reader *r, uint64_t page, size_t size, take_word *
 		}
 		at += gap;
 		for (uint64_t end = at + length; at < end && !words.damaged; at++) {
-			uint32_t row = 0;
+			int64_t row = 0;
 			if (flags & WORD_WRITTEN) {
-				row = (uint32_t)(before + distance + (uint32_t)unzigzag(take_varint(&words)));
-				distance = row - before;
+				/* As an unsigned sum, for what is damaged may overflow. */
+				row = (int64_t)((uint64_t)before + (uint64_t)distance + unzigzag(take_varint(&words)));
+				words.damaged |= row < 0 || row >= CODEC_EVENTS_MAX;
+				distance = words.damaged ? 0 : row - before;
 				before = row;
-				words.damaged |= row >= CODEC_EVENTS_MAX;
 			}
-			if (!words.damaged && !take(context, page * WORDS_PER_PAGE + at, flags, row))
+			if (!words.damaged && !take(context, page * WORDS_PER_PAGE + at, flags, (uint32_t)row))
 				return;
 		}
 	}

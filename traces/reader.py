@@ -20,8 +20,8 @@ from machine.errors import TapeDamagedError, TapeError
 from traces import chunks, records
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, OFFSETS_BYTES, Chunk, FormatError
 from traces.columns import Event, Events, decode_events, decode_row, events_in, tap_of
-from traces.gallery import resolve
 from traces.index import ChunkIndex, decode_index, index_tap
+from traces.names import resolve
 from traces.records import PAGE_BYTES, Attachment, Checkpoint, Choices, TapeFooter
 from traces.schema import KIND_NAMES
 
@@ -40,7 +40,7 @@ class TapeFile:
     readable.
 
     Args:
-        path: the tape file, or `gallery:NAME`.
+        path: the tape file, `gallery:NAME` or `archive:ID`.
     Attributes:
         path: the file.
         header: what was run.

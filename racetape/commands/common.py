@@ -30,15 +30,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 class TapePath(click.Path):
-    """A tape: a file, or one of the gallery's by its name."""
+    """A tape: a file, or by its name one of the gallery's or of the archive's."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The file."""
-        if str(value).startswith("gallery:"):
-            from traces.gallery import resolve
+        if str(value).startswith(("gallery:", "archive:")):
+            from traces.names import resolve
 
             value = resolve(value)
         return super().convert(value, param, ctx)

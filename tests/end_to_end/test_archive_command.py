@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import racetape
 from racetape.cli import main
+from traces import TapeWriter
+from traces.archive import copies
 
 Tapes = dict[tuple[str, str, str], Path]
 
@@ -91,6 +95,32 @@ def test_from_init_to_gc(capfd: pytest.CaptureFixture[str], tapes: Tapes, tmp_pa
     _, out, _ = run(capfd, "gc")
     assert "0 tapes removed" in out
     assert [row["tape"] for row in answer(capfd, "list")["tapes"]] == [ids[2]]
+
+
+def test_an_archived_tape_is_opened_by_name(
+    capfd: pytest.CaptureFixture[str], tapes: Tapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tapes["wrong-zone-small", "buggy", "up-2level"]
+    run(capfd, "init")
+    (added,) = answer(capfd, "add", "--quick", path)["tapes"]
+    name = f"archive:{added['tape'][:8]}"
+    with racetape.Tape(name) as tape:
+        assert tape.path.read_bytes() == path.read_bytes()
+        tape.path.write_bytes(b"somebody was here")
+    assert main(["first-divergence", name, "--counter", "NR_ISOLATED_FILE"]) == 1
+    assert "acct_isolated" in capfd.readouterr().out
+    for seed in range(copies.COPIES_MAX + 3):
+        header = replace(tape.header, seed=seed)
+        with TapeWriter(tmp_path / "other.tape") as writer, racetape.Tape(path) as source:
+            writer.begin(header, source.image())
+        other = answer(capfd, "add", "--quick", tmp_path / "other.tape")["tapes"][0]["tape"]
+        with racetape.Tape(f"archive:{other}") as opened:
+            assert opened.header == header
+    assert len(list((tmp_path / "cache" / "racetape" / "tapes").iterdir())) == copies.COPIES_MAX
+    run(capfd, "rm", added["tape"])
+    assert main(["replay", name]) == 2
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 def test_import_from_a_folder_and_from_an_archive(

@@ -38,7 +38,7 @@ from traces.archive.manifest import (
 )
 from traces.archive.owner import is_dead, this_process
 from traces.archive.store import BLOBS, INTENTS, MARKS, TAPES, MissingError, Store
-from traces.gallery import resolve
+from traces.names import resolve
 from traces.reader import Progress
 
 MARKER: Final = "racetape-archive.json"

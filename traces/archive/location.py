@@ -11,9 +11,16 @@ from traces.archive.store import DirectoryStore, Store
 
 
 def home() -> str:
-    """The archive that is meant where none is named."""
+    """The archive that is meant where none is named: $RACETAPE_ARCHIVE, or a directory of this user's."""
+    if named := os.environ.get("RACETAPE_ARCHIVE"):
+        return named
     data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return str(Path(data) / "racetape" / "archive")
+
+
+def cache(kind: str) -> Path:
+    """Folder of what can be had again at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "racetape" / kind
 
 
 def open_archive(location: str) -> Archive:
@@ -39,5 +46,4 @@ def _places(location: str) -> tuple[Store, Path]:
         return DirectoryStore(location), Path(location) / CATALOGUE
     from traces.archive.remote import RemoteStore
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "racetape" / "archives"
-    return RemoteStore(location), cache / f"{sha256(location.encode()).hexdigest()[:16]}.sqlite"
+    return RemoteStore(location), cache("archives") / f"{sha256(location.encode()).hexdigest()[:16]}.sqlite"

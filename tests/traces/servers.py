@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -47,13 +48,23 @@ def sshd(folder: Path) -> Iterator[str]:
     )
     known = (folder / "host_key.pub").read_text()
     (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {known}")
-    process = subprocess.Popen([server, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.PIPE)
+    process = subprocess.Popen([server, "-D", "-E", str(folder / "log"), "-f", str(folder / "config")])
     try:
-        _wait(port, process)
+        _wait(port, process, folder / "log")
         yield f"sftp://127.0.0.1:{port}{data}"
     finally:
+        # A connection that is still open has processes of its own, which outlive the one that listens.
+        connections = _children(process.pid)
         process.terminate()
-        process.communicate()
+        process.wait()
+        for pid in connections:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [row for child in map(int, text.split()) for row in (child, *_children(child))]
 
 
 @contextlib.contextmanager
@@ -77,9 +88,9 @@ def s3() -> Iterator[str]:
         process.communicate()
 
 
-def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(200):
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, log.read_text()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)

@@ -474,10 +474,11 @@ def test_an_add_that_was_given_up_for_dead_notices(
 
 
 ADD = [sys.executable, "-m", "racetape", "archive", "add", "--quick", "--archive"]
+COLLECT = [sys.executable, "-m", "racetape", "archive", "gc", "--archive"]
 
 
 def kill_adds(folder: Path, times: int) -> None:
-    """Kill processes that add, at random moments, and see that all they said is true."""
+    """Kill processes that add and that collect, at random moments, and see that all they said is true."""
     rng = random.Random(11)
     kept = create_archive(str(folder / "archive"))
     paths = [write_tape(folder / f"{seed}.tape", seed, events=6000) for seed in range(60)]
@@ -493,6 +494,9 @@ def kill_adds(folder: Path, times: int) -> None:
             process.send_signal(signal.SIGKILL)
             said |= {line.split()[0] for line in process.stdout if line.endswith("\n")}
             killed += process.wait() == -signal.SIGKILL
+        with subprocess.Popen([*COLLECT, kept.store.location], stdout=subprocess.DEVNULL) as process:
+            time.sleep(rng.uniform(0.1, 0.4))
+            process.send_signal(signal.SIGKILL)
         assert not kept.verify().problems
         for tape in said:
             whole = kept.find(tape)

@@ -187,13 +187,16 @@ def test_two_writers_and_a_collector_there(location: str, tmp_path: Path) -> Non
     paths = [write_tape(tmp_path / f"{seed}.tape", seed, events=6000) for seed in range(5)]
     for path in paths[:2]:
         kept.remove(kept.add(path).tape)
-    rows = [list(map(str, paths[:3])), list(map(str, paths[:1:-1]))]
-    writers = [subprocess.Popen([*ADD, location, *row], stdout=subprocess.DEVNULL) for row in rows]
-    while any(writer.poll() is None for writer in writers):
-        kept.collect()
-        time.sleep(0.3)
+    # The other process adds in one order, this one in the other, and collects all the while.
+    with subprocess.Popen([*ADD, location, *map(str, paths)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline()
+        for path in reversed(paths):
+            kept.add(path)
+            kept.collect()
+        assert len(writer.stdout.readlines()) == len(paths) - 1
+        assert writer.wait() == 0
     assert not kept.verify().problems
-    assert [writer.wait() for writer in writers] == [0, 0]
     assert {row.files for row in kept.search()} == {(path.name,) for path in paths}
     for path in paths:
         assert exported(kept, sha256(path.read_bytes()).hexdigest(), tmp_path) == path.read_bytes()

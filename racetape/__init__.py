@@ -16,10 +16,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from debugger.diagnosis import diagnose
     from debugger.divergence import first_divergence
     from debugger.report import DivergenceReport, Moment
     from machine import BareMachine, Machine, Snapshot
     from machine.errors import (
+        ArchiveError,
         DivergenceError,
         ExpressionError,
         ImageError,
@@ -35,9 +37,12 @@ if TYPE_CHECKING:
     from replayer import Rebuilt, ReplayResult, Timeline, VerifyReport, rebuild, replay, verify
     from replayer.diff import Difference, diff
     from traces import Events, Range, Selection, Tape, TapeWriter, strip
+    from traces.archive import Archive, Search, create_archive, open_archive
     from traces.tape import open
 
 __all__ = [
+    "Archive",
+    "ArchiveError",
     "BareMachine",
     "Difference",
     "DivergenceError",
@@ -53,6 +58,7 @@ __all__ = [
     "ReplayError",
     "ReplayResult",
     "Scenario",
+    "Search",
     "Selection",
     "Snapshot",
     "Summary",
@@ -64,9 +70,12 @@ __all__ = [
     "Timeline",
     "UsageError",
     "VerifyReport",
+    "create_archive",
+    "diagnose",
     "diff",
     "first_divergence",
     "open",
+    "open_archive",
     "prepare",
     "rebuild",
     "record",
@@ -78,6 +87,8 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "Archive": "traces.archive",
+    "ArchiveError": "machine.errors",
     "BareMachine": "machine",
     "Difference": "replayer.diff",
     "DivergenceError": "machine.errors",
@@ -93,6 +104,7 @@ _HOMES: Final = {
     "ReplayError": "machine.errors",
     "ReplayResult": "replayer",
     "Scenario": "machine.images",
+    "Search": "traces.archive",
     "Selection": "traces",
     "Snapshot": "machine",
     "Summary": "recorder",
@@ -104,9 +116,12 @@ _HOMES: Final = {
     "Timeline": "replayer",
     "UsageError": "machine.errors",
     "VerifyReport": "replayer",
+    "create_archive": "traces.archive",
+    "diagnose": "debugger.diagnosis",
     "diff": "replayer.diff",
     "first_divergence": "debugger.divergence",
     "open": "traces.tape",
+    "open_archive": "traces.archive",
     "prepare": "recorder",
     "rebuild": "replayer",
     "record": "recorder",

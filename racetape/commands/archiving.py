@@ -255,10 +255,15 @@ def _table(rows: list[Row]) -> None:
         facts = row.facts
         state = " (damaged)" if facts.damaged else " (cut)" if facts.unfinished else ""
         tags = f"  [{' '.join(row.tags)}]" if row.tags else ""
-        click.echo(
+        _echo(
             f"{row.tape[:_DIGITS]}  {_date(row.time)[:16]}  {facts.scenario} ({facts.variant}, {facts.configuration})"
             f"{state}  {facts.steps:,} steps  {row.signature or row.diagnosis_note or 'did not fail'}{tags}"
         )
+
+
+def _echo(line: str) -> None:
+    """Print what strangers may have written: nothing that a terminal would take for a command."""
+    click.echo("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
 
 
 def _date(seconds: float) -> str:
@@ -324,7 +329,7 @@ def _describe(row: Row, parts: list[dict[str, Any]]) -> None:
         ("have it", f"racetape archive export {name} -o {name}.tape"),
     ]
     for key, value in lines:
-        click.echo(f"{key + ':':<18} {value}")
+        _echo(f"{key + ':':<18} {value}")
 
 
 def _shared(parts: list[dict[str, Any]]) -> int:

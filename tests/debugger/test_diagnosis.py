@@ -20,7 +20,6 @@ from traces import Tape
         ("wrong-zone-small", "smp2-2level", 150, True),  # BUGs, faults, counters
         ("mremap-flush", "smp2-2level", 3000, False),  # a freed page
         ("vmstat-lost-update", "smp2-2level", 500, False),  # a counter that nothing but the end shows
-        ("dirty-bit", "smp2-2level", 3000, False),
     ],
 )
 def test_the_signature_is_the_cause_that_a_hunt_reports(

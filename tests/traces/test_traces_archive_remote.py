@@ -220,3 +220,22 @@ def test_what_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         with contextlib.suppress(ImportError), pytest.raises(ArchiveError) as caught:
             open_archive(url)
         assert "\n" not in str(caught.value)
+
+
+def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArchiveError, match=r"sftp://me@127\.0\.0\.1:1/x") as caught:
+        open_archive("sftp://me:hush@127.0.0.1:1/x")
+    assert "hush" not in str(caught.value)
+    monkeypatch.setitem(sys.modules, "sshfs", None)
+    with pytest.raises(ArchiveError, match="sftp://me@host/x"):
+        open_archive("sftp://me:hush@host/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "absent", "extra"),
+    [("sftp://h/x", "sshfs", "sftp"), ("s3://b/x", "s3fs", "s3"), ("s3://b/x", "fsspec", "s3")],
+)
+def test_what_is_not_installed_is_named(url: str, absent: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(ArchiveError, match=rf"pip install 'racetape\[{extra}\]'"):
+        open_archive(url)

@@ -21,6 +21,7 @@ from traces.reader import Progress
 _SCHEMA_VERSION: Final = 1
 _BATCH: Final = 64
 """Manifests fetched at once; a store far away fetches them side by side."""
+_NUMBERS: Final = frozenset(("format", "cpus", "seed", "steps", "events", "exit_status"))
 _FACTS: Final = tuple(field.name for field in fields(Facts))
 _SCHEMA: Final = f"""
 CREATE TABLE entries (name TEXT PRIMARY KEY, tape TEXT, time REAL, file TEXT, note TEXT, damage TEXT);
@@ -146,6 +147,7 @@ class Catalogue:
     def _connect(self, where: str) -> sqlite3.Connection:
         db = sqlite3.connect(where, timeout=60, isolation_level=None)
         try:
+            db.execute("PRAGMA trusted_schema = OFF")  # An archive may come from a stranger.
             db.execute("BEGIN IMMEDIATE")
             if db.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
                 for kind, name in db.execute("SELECT type, name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -215,7 +217,7 @@ class Catalogue:
         self._db.execute("DELETE FROM divergences WHERE tape = ?", (tape,))
         self._db.executemany(
             "INSERT INTO divergences VALUES (?, ?, ?, ?, ?, ?)",
-            [(tape, d.counter, d.function, d.file, d.line, _stored(d.step)) for d in diagnosis.divergences],
+            [(tape, d.counter, d.function, d.file, _stored(d.line), _stored(d.step)) for d in diagnosis.divergences],
         )
 
     # -- questions --
@@ -256,7 +258,7 @@ class Catalogue:
             failure=failure,
             diagnosis_note=note,
             divergences=tuple(
-                Divergence(counter=c, function=f, file=file, line=line, step=int(step))
+                Divergence(counter=c, function=f, file=file, line=int(line), step=int(step))
                 for c, f, file, line, step in divergences
             ),
             time=time,
@@ -284,7 +286,7 @@ def _stored(value: Any) -> Any:
 def _loaded(name: str, value: Any) -> Any:
     if name in ("unfinished", "damaged"):
         return bool(value)
-    return int(value) if name in ("seed", "steps", "events", "exit_status") and value is not None else value
+    return int(value) if name in _NUMBERS and value is not None else value
 
 
 def _each_once(values: Iterable[str]) -> tuple[str, ...]:

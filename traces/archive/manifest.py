@@ -6,7 +6,6 @@ the same tape, so that nobody who adds ever has to read, change and write what s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
@@ -23,6 +22,8 @@ from traces.chunks import CHUNK_BYTES_MAX, HEADER_BYTES
 ARCHIVE_VERSION: Final = 1
 _LEVEL: Final = 9
 _U64_MAX: Final = (1 << 64) - 1
+_TIME_MAX: Final = 253_402_300_799
+"""The last second of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,10 +221,9 @@ def _fields(kind: type, row: Any) -> dict[str, Any]:
             not isinstance(value, wanted) or (isinstance(value, bool) and field.type not in ("bool",))
         ):
             raise ValueError(f"{kind.__name__}.{field.name} is {value!r}")
-        if isinstance(value, int) and abs(value) > _U64_MAX:
+        most = _TIME_MAX if field.type == "float" else _U64_MAX
+        if isinstance(value, int | float) and not 0 <= value <= most:
             raise ValueError(f"{kind.__name__}.{field.name} is out of range")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{kind.__name__}.{field.name} is no time")
         found[field.name] = value
     return found
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from importlib import import_module
 from typing import Any, Final
 
 from machine.errors import ArchiveError
@@ -13,8 +15,10 @@ from traces.archive.store import FOLDERS, LASTING, TEMPORARY, MissingError, Stat
 
 _OBJECT_STORES: Final = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"))
 """Protocols whose objects appear whole or not at all, and that have no folders to be made."""
-_EXTRAS: Final = {"sftp": "sftp", "ssh": "sftp", "s3": "s3", "s3a": "s3"}
-"""Which extra of racetape brings a protocol."""
+_EXTRAS: Final = {"sftp": ("sftp", "sshfs"), "ssh": ("sftp", "sshfs"), "s3": ("s3", "s3fs"), "s3a": ("s3", "s3fs")}
+"""Which extra of racetape brings a protocol, and the module that speaks it."""
+_PASSWORD: Final = re.compile(r"(?<=[^/]):[^/@]*@")
+"""In a URL; never shown."""
 _TIMES: Final = ("mtime", "LastModified", "last_modified", "updated", "created")
 """What the file systems call the time at which something was written."""
 
@@ -31,11 +35,12 @@ class RemoteStore:
     def __init__(self, location: str) -> None:
         self._location = location.rstrip("/")
         protocol = location.partition("://")[0]
-        extra = _EXTRAS.get(protocol)
+        extra, module = _EXTRAS.get(protocol, ("sftp", "fsspec"))
         try:
-            import fsspec
+            fsspec = import_module("fsspec")
+            speaks = import_module(module)
         except ImportError:
-            raise ArchiveError(_missing(location, extra or "sftp")) from None
+            raise ArchiveError(f"{_PASSWORD.sub('@', location)}: this needs pip install 'racetape[{extra}]'") from None
         self._objects = protocol in _OBJECT_STORES
         with self._errors("reach"):
             try:
@@ -44,16 +49,21 @@ class RemoteStore:
                 options: dict[str, Any] = (
                     {"use_listings_cache": False} if self._objects else {"skip_instance_cache": True}
                 )
-                if protocol in ("sftp", "ssh") and "known_hosts" not in fsspec.config.conf.get(protocol, {}):
-                    options["known_hosts"] = ()  # those of OpenSSH; the library's own default is to trust anybody
+                if module == "sshfs":
+                    # Not fsspec's own, which cannot sync.
+                    fsspec.register_implementation(protocol, speaks.SSHFileSystem, clobber=True)
+                    if "known_hosts" not in fsspec.config.conf.get(protocol, {}):
+                        options["known_hosts"] = ()  # those of OpenSSH; the library's own default is to trust anybody
                 self._files, root = fsspec.core.url_to_fs(self._location, **options)
             except ImportError:
-                raise ArchiveError(_missing(location, extra)) from None
+                raise ArchiveError(
+                    f"{self.location}: nothing is installed that reaches {protocol}:// (a file system for fsspec)"
+                ) from None
         self._root = str(root).rstrip("/")
 
     @property
     def location(self) -> str:
-        return self._location
+        return _PASSWORD.sub("@", self._location)
 
     def create(self) -> None:
         if not self._objects:
@@ -95,7 +105,7 @@ class RemoteStore:
             try:
                 return bytes(self._files.cat_file(self._path(folder, name)))
             except FileNotFoundError:
-                raise MissingError(f"{self._location}: {folder}/{name} is missing") from None
+                raise MissingError(f"{self.location}: {folder}/{name} is missing") from None
 
     def read_many(self, folder: str, names: Sequence[str]) -> dict[str, bytes]:
         if not names:
@@ -164,7 +174,7 @@ class RemoteStore:
             raise
         except Exception as error:
             why = " ".join(str(error).split()) or type(error).__name__
-            raise ArchiveError(f"cannot {what} {self._location}: {why}") from None
+            raise ArchiveError(f"cannot {what} {self.location}: {why}") from None
 
 
 def _time(row: dict[str, Any]) -> float:
@@ -185,10 +195,3 @@ def _unsupported() -> tuple[type[Exception], ...]:
     except ImportError:
         return ()
     return (SFTPOpUnsupported,)
-
-
-def _missing(location: str, extra: str | None) -> str:
-    if extra is None:
-        protocol = location.partition("://")[0]
-        return f"{location}: nothing is installed that reaches {protocol}:// (a file system for fsspec of that name)"
-    return f"{location}: this needs pip install 'racetape[{extra}]'"

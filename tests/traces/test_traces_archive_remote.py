@@ -171,11 +171,6 @@ def kill_adds(location: str, folder: Path, times: int) -> None:
     assert not kept.store.list(INTENTS).keys() | kept.store.list(MARKS).keys()
 
 
-@pytest.mark.parametrize("location", ["sftp"], indirect=True)
-def test_kill_9_there_loses_nothing_that_was_reported(location: str, tmp_path: Path) -> None:
-    kill_adds(location, tmp_path, 1)
-
-
 @pytest.mark.soak
 def test_kill_9_there_thirty_times(location: str, tmp_path: Path) -> None:
     kill_adds(location, tmp_path, 30)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -68,6 +68,10 @@ class Query:
             self._follow(accounts)
         return self._report(target, account, partner)
 
+    def account(self) -> Account:
+        """The counter's account with what it holds at `ready`, for whoever follows it on their own."""
+        return self._account(self._target(), watched=True)
+
     def _target(self) -> Target:
         try:
             if self._layout is not None:
@@ -128,24 +132,13 @@ class Query:
     def _follow(self, accounts: list[Account]) -> None:
         first, last = self._timeline.ready_step, self._timeline.last_step
         for events in self._timeline.events_in_windows(first, last):
-            rows = list(events[self._mask(events, accounts)].rows())
+            rows = list(events[mask(events, accounts)].rows())
             for account in accounts:
                 account.follow(rows)
             if len(events):
                 self._reached = int(events.step[-1])
         for account in accounts:
             account.finish()
-
-    def _mask(self, events: Events, accounts: list[Account]) -> BoolArray:
-        """The rows that any account looks at."""
-        accesses = np.isin(events.kind, (LOAD, STORE, DRAIN))
-        touched = np.zeros(len(events), dtype=np.bool_)
-        end = events.phys + events.size
-        for place in (place for account in accounts for row in account.counters for place in row.places):
-            touched |= (events.phys < np.uint64(place.phys + place.size_bytes)) & (end > np.uint64(place.phys))
-        traces = (events.kind == TRACE) & np.isin(events.phys, [row for a in accounts for row in a.identifiers])
-        marks: BoolArray = (accesses & touched) | traces | np.isin(events.kind, (IRET, *ENTRIES))
-        return marks
 
     # -- the answer --
 
@@ -251,6 +244,18 @@ class Query:
             return self._symbols.source(file, line, 0)[0][1] if line else ""
         except ImageError:
             return ""
+
+
+def mask(events: Events, accounts: Sequence[Account]) -> BoolArray:
+    """The rows that any account looks at."""
+    accesses = np.isin(events.kind, (LOAD, STORE, DRAIN))
+    touched = np.zeros(len(events), dtype=np.bool_)
+    end = events.phys + events.size
+    for place in (place for account in accounts for row in account.counters for place in row.places):
+        touched |= (events.phys < np.uint64(place.phys + place.size_bytes)) & (end > np.uint64(place.phys))
+    traces = (events.kind == TRACE) & np.isin(events.phys, [row for a in accounts for row in a.identifiers])
+    marks: BoolArray = (accesses & touched) | traces | np.isin(events.kind, (IRET, *ENTRIES))
+    return marks
 
 
 def first_divergence(tape: Tape | Timeline, counter: str) -> DivergenceReport:

@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from machine.errors import RacetapeError
-from racetape.commands import archiving, comparing, gallery, replaying, running, setting_up, taping
+from racetape.commands import archiving, comparing, exporting, gallery, replaying, running, setting_up, taping
 from racetape.commands.common import EXIT_BAD, EXIT_INTERRUPTED, epilog, fail
 
 
@@ -53,6 +53,7 @@ COMMANDS: Final = (
     comparing.diff,
     replaying.debug,
     taping.tape,
+    exporting.export,
     archiving.archive,
     running.litmus,
     setting_up.doctor,

@@ -88,11 +88,13 @@ class _Cpu:
     Attributes:
         task: the task's own context.
         leaving: the function that has announced a switch, until it returns: nothing counts meanwhile.
+        leaving_in: the context in which that is.
         patience: events within which it should.
     """
 
     task: Context
     leaving: str | None = None
+    leaving_in: Context | None = None
     patience: int = 0
 
 
@@ -154,6 +156,7 @@ class Splitter:
             self._known.setdefault(row.value, state.task)
             state.task = self._known.setdefault(row.addr, ("task", row.addr, 0))
             state.leaving, state.patience = self._function(row.pc), _SWITCH_EVENTS
+            state.leaving_in = self._context(cpu)
         elif row.kind == _IRET:
             if nested:
                 nested.pop()
@@ -174,7 +177,7 @@ class Splitter:
 
     def _add(self, cpu: int, events: Events) -> None:
         context, state = self._context(cpu), self._cpus[cpu]
-        if state.leaving is not None and len(events):
+        if state.leaving is not None and context == state.leaving_in and len(events):
             events = events[self._leave(state, events) :]
         keep: BoolArray = ~_LEFT_OUT[events.kind] & ~(
             ((events.kind == LOAD) | (events.kind == STORE)) & ((events.info & IMPLICIT) != 0)

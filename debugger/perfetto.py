@@ -97,13 +97,16 @@ def export(
     end: str = "end",
     progress: Progress | None = None,
 ) -> Exported:
-    """Write steps `first` to before `end`, positions as people write them, of `tape` to `path` as a Perfetto trace.
+    """Write steps `first` to before `end` of `tape` to `path` as a Perfetto trace. Both are positions as people write
+    them; an `end` of `+2000` is 2000 steps behind `first`.
 
     Memory is bounded by windows of events. Raises UsageError for positions that are none or in the wrong order,
     TapeError if `path` cannot be written, and what replaying raises.
     """
     timeline = Timeline(tape)
-    first_step, end_step = timeline.position(first), timeline.position(end)
+    first_step = timeline.position(first)
+    timeline.seek(first_step)  # from where `+2000` counts
+    end_step = timeline.position(end)
     if first_step >= end_step:
         raise UsageError(f"nothing lies between the positions {first} and {end}")
     if Path(path).exists() and Path(path).samefile(tape.path):

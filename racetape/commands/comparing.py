@@ -71,6 +71,8 @@ def _text(found: Difference, names: tuple[str, str]) -> str:
         return "\n".join([*lines, "both did the same"])
     if (parting := found.parting) is not None:
         lines += _parting(parting, found)
+    if not found.values and not found.incomplete:
+        lines.append("no value differs: every task and handler loads and stores the same in both")
     for number, row in enumerate(found.values):
         what = f"{row.kind} of {row.size_bytes} bytes, {row.name}, by {row.context}"
         lines.append(f"first value that differs: {what}" if number == 0 else f"then: {what}")

@@ -267,7 +267,7 @@ def test_a_part_shows_what_the_whole_shows_there(racy: Path, tmp_path: Path) -> 
         ready = tape.header.ready_step
         first, end = ready + 700, ready + 1500
         export(tape, tmp_path / "whole")
-        done = export(tape, tmp_path / "part", first=f"@{first}", end=f"@{end}")
+        done = export(tape, tmp_path / "part", first=f"@{first}", end=f"+{end - first}")
         strip(tape, tmp_path / "bare.tape")
     assert (done.first_step, done.end_step) == (first, end)
     whole, part = decoded(tmp_path / "whole"), decoded(tmp_path / "part")

@@ -57,3 +57,15 @@ def test_trouble_is_a_line_and_status_2(good: Path, tmp_path: Path, capfd: pytes
         assert said in error.lower()
         assert error.count("\n") == 1
     assert main(["diff", str(good)]) == 2
+
+
+def test_two_ways_to_the_same(tmp_path: Path, good: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Schedules that differ, and no task notices."""
+    script = tmp_path / "script.txt"
+    script.write_text("cpu1 runs 3 instructions\n")
+    assert main(["record", "window", "--script", str(script), "-o", str(tmp_path / "other.tape")]) == 0
+    capfd.readouterr()
+    assert main(["diff", str(good), str(tmp_path / "other.tape")]) == 1
+    text = capfd.readouterr().out
+    assert "the runs part at @" in text
+    assert "no value differs" in text

@@ -113,10 +113,17 @@ def export(
         raise TapeError(f"{path} is the tape itself: give another name for the trace")
     try:
         with open(path, "wb") as stream:
-            writer = TraceWriter(stream)
-            run = _Export(timeline, writer, first_step, end_step)
-            run.follow(progress or (lambda now, total: None))
-            writer.finish()
+            try:
+                writer = TraceWriter(stream)
+                run = _Export(timeline, writer, first_step, end_step)
+                run.follow(progress or (lambda now, total: None))
+                writer.finish()
+                stream.flush()
+            except BaseException:
+                # Half a trace would be taken for a whole one. Ctrl-C comes here, too.
+                if Path(path).is_file():
+                    Path(path).unlink()
+                raise
     except OSError as error:
         raise TapeError(f"cannot write {path}: {error.strerror}") from None
     return Exported(

@@ -302,6 +302,21 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         assert error.count("\n") == 1
 
 
+def test_half_a_trace_is_none(racy: Path, tmp_path: Path) -> None:
+    """Neither after Ctrl-C nor on a full disk."""
+
+    def interrupt(now: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with Tape(racy) as tape:
+        with pytest.raises(KeyboardInterrupt):
+            export(tape, tmp_path / "out", progress=interrupt)
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(TapeError, match=r"cannot write /dev/full: No space left"):
+            export(tape, "/dev/full")
+        assert Path("/dev/full").exists()
+
+
 def test_a_tape_is_not_overwritten(racy: Path) -> None:
     with Tape(racy) as tape:
         with pytest.raises(TapeError, match="is the tape itself"):

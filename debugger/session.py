@@ -15,6 +15,7 @@ from debugger.frames import outside_headers
 from debugger.progress import progress
 from debugger.registry import REGISTRY
 from debugger.state import Examination, Listing, Watch, signed
+from debugger.telling import place_text
 from machine.errors import RacetapeError, UsageError
 from machine.symbols import Frame, Symbols
 from machine.unwind import StackFrame, Unwinder
@@ -164,10 +165,7 @@ class Session:
 
     def place(self, pc: int) -> str:
         """An instruction's place: `acct_isolated () at mm/compaction.c:231 [atomic_add]`, helpers in brackets."""
-        frames = self.symbols.frames(pc)
-        row = outside_headers(frames)
-        text = f"{row.function} () at {row.place}" if row.place else f"{row.function} ()"
-        return text if row is frames[0] else f"{text} [{frames[0].function}]"
+        return place_text(self.symbols, pc)
 
     def watch_value(self, watch: Watch) -> int:
         """The watched value in RAM now, signed if its type is."""

@@ -35,6 +35,35 @@ class Instruction:
         return len(self.code)
 
 
+_TOUCHES_STACK: Final = ("push", "pop", "call", "ret", "lret", "enter", "leave", "iret")
+_TOUCHES_NOTHING: Final = ("lea", "nop")
+
+
+def first_access(code: bytes, pc: int, bits: int = 32) -> int | None:
+    """Address of the instruction by whose memory access each run through a function can be told; None if there is none.
+
+    It is the first that touches memory. No jump may come before it, nor any jump of the function go to it or before it:
+    then each call passes it once.
+
+    Args:
+        code: the whole function, which lies at linear address `pc`.
+    """
+    site = None
+    for row in disassemble(code, pc, bits):
+        mnemonic, _, operands = row.text.partition(" ")
+        jumps = mnemonic.startswith(("j", "loop"))
+        if site is None:
+            if jumps or mnemonic == "(bad)":
+                return None
+            if mnemonic.startswith(_TOUCHES_STACK) or ("(" in operands and not mnemonic.startswith(_TOUCHES_NOTHING)):
+                site = row.address
+        elif jumps:
+            target = _TARGET.match(operands.split(" ")[0])
+            if target is not None and pc <= int(target[1], 16) <= site:
+                return None
+    return site
+
+
 @cache
 def _engine(bits: int) -> Any:
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32 if bits == 32 else capstone.CS_MODE_64)

@@ -21,6 +21,7 @@ from typing import Any, Final
 import drgn
 from elftools.elf.elffile import ELFFile
 
+from machine.disassembly import first_access
 from machine.errors import ExpressionError, ImageError, RacetapeError, UsageError
 from machine.expression import Evaluator, Node, Parser
 
@@ -70,6 +71,28 @@ class Lvalue:
     text: str
 
 
+Inlined = tuple[tuple[tuple[int, int], ...], int]
+"""A place where a function is inlined: the ranges (address, end address) of its code, the address of its entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """Code by whose events a call of a function can be told. Ranges are (address, end address), linear.
+
+    Attributes:
+        function, function_end: the code around it: the function's own, or that into which it is inlined.
+        entry: where a call begins: an instruction, or the piece of code with which an inlined one does.
+        ranges: all code of the function there.
+        inlined: whether it is inlined.
+    """
+
+    function: int
+    function_end: int
+    entry: tuple[int, int]
+    ranges: tuple[tuple[int, int], ...]
+    inlined: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One PT_LOAD segment: virtual and physical address, size in memory, file contents (bytes)."""
@@ -115,6 +138,7 @@ class Symbols:
         self._frames: dict[int, tuple[Frame, ...]] = {}
         self._definitions: dict[str, list[tuple[str, int]]] | None = None
         self._statements: dict[tuple[str, int], tuple[int, ...]] | None = None
+        self._inlined: dict[str, list[Inlined]] | None = None
 
     def _program_load(self) -> Any:
         architecture = drgn.Architecture.I386 if self.bits == 32 else drgn.Architecture.X86_64
@@ -309,6 +333,35 @@ class Symbols:
         found = self.program.symbols(function)
         return tuple(sorted({row.address for row in found if row.kind == drgn.SymbolKind.FUNC}))
 
+    def call_sites(self, function: str) -> list[CallSite]:
+        """Where calls of a function can be told by its memory accesses: itself, and wherever it is inlined.
+
+        Raises UsageError if there is no function of that name, or one whose calls cannot be told.
+        """
+        found = []
+        for row in self.program.symbols(function):
+            if row.kind != drgn.SymbolKind.FUNC or not row.size:
+                continue
+            site = first_access(self._read_image(row.address, row.size), row.address, self.bits)
+            if site is None:
+                raise UsageError(f"calls of {function}() cannot be told by events: it jumps before it touches memory")
+            end = row.address + row.size
+            found.append(CallSite(row.address, end, (site, site + 1), ((row.address, end),), inlined=False))
+        if self._inlined is None:
+            self._inlined = inlined_of(self.image)
+        for ranges, entry in self._inlined.get(function, ()):
+            first = next((row for row in ranges if row[0] <= entry < row[1]), ranges[0])
+            try:
+                outer = self.program.symbol(entry)
+            except LookupError:
+                continue
+            found.append(CallSite(outer.address, outer.address + outer.size, first, ranges, inlined=True))
+        if not found:
+            close = get_close_matches(function, self.symbol_names(), 2)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise UsageError(f"the image has no function {function}(){hint}")
+        return found
+
     # -- expressions --
 
     def parse(self, text: str) -> Node:
@@ -459,6 +512,46 @@ def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:
     except Exception as error:
         raise ImageError(f"the guest image's debug information cannot be read ({_one_line(error)})") from error
     return found
+
+
+def inlined_of(image: bytes) -> dict[str, list[Inlined]]:
+    """Function name -> where it is inlined. What cannot be read of the debug information is left out."""
+    found: dict[str, list[Inlined]] = {}
+    try:
+        dwarf = ELFFile(io.BytesIO(image)).get_dwarf_info()
+        lists = dwarf.range_lists()
+        for unit in dwarf.iter_CUs():
+            base = unit.get_top_DIE().attributes.get("DW_AT_low_pc")
+            for die in unit.iter_DIEs():
+                if die.tag != "DW_TAG_inlined_subroutine" or "DW_AT_abstract_origin" not in die.attributes:
+                    continue
+                name = die.get_DIE_from_attribute("DW_AT_abstract_origin").attributes.get("DW_AT_name")
+                ranges = _code_ranges(die, lists, base.value if base is not None else 0)
+                if name is None or not ranges:
+                    continue
+                entry = die.attributes.get("DW_AT_entry_pc")
+                row = (ranges, entry.value if entry is not None else ranges[0][0])
+                found.setdefault(name.value.decode("utf-8", "replace"), []).append(row)
+    except Exception:  # damaged debug information can raise anything in there
+        return found
+    return found
+
+
+def _code_ranges(die: Any, lists: Any, base: int) -> tuple[tuple[int, int], ...]:
+    attributes = die.attributes
+    if "DW_AT_ranges" in attributes:
+        rows = []
+        for row in lists.get_range_list_at_offset(attributes["DW_AT_ranges"].value, cu=die.cu):
+            if hasattr(row, "base_address"):
+                base = row.base_address
+            elif row.begin_offset < row.end_offset:
+                rows.append((base + row.begin_offset, base + row.end_offset))
+        return tuple(rows)
+    if "DW_AT_low_pc" not in attributes:
+        return ()
+    low, high = attributes["DW_AT_low_pc"].value, attributes["DW_AT_high_pc"]
+    end = high.value if high.form == "DW_FORM_addr" else low + high.value
+    return ((low, end),) if low < end else ()
 
 
 def statements_of(image: bytes) -> list[tuple[int, str, int]]:

@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from machine.errors import RacetapeError
-from racetape.commands import archiving, comparing, exporting, gallery, replaying, running, setting_up, taping
+from racetape.commands import archiving, comparing, exporting, gallery, querying, replaying, running, setting_up, taping
 from racetape.commands.common import EXIT_BAD, EXIT_INTERRUPTED, epilog, fail
 
 
@@ -52,6 +52,7 @@ COMMANDS: Final = (
     replaying.first_divergence,
     comparing.diff,
     replaying.debug,
+    querying.query,
     taping.tape,
     exporting.export,
     archiving.archive,

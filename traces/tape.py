@@ -6,7 +6,7 @@ import contextlib
 import os
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -16,6 +16,7 @@ import numpy as np
 from machine.errors import ExpressionError, TapeDamagedError, UsageError
 from machine.symbols import Symbols
 from traces.attach import SOURCE
+from traces.calls import Call, CallFinder
 from traces.chunks import Chunk, FormatError
 from traces.columns import Event, Events
 from traces.index import NEGATIVE, READ, WRITTEN, ChunkIndex
@@ -265,6 +266,27 @@ class Tape(TapeFile):
 
         return self._select(place, flags, negative, first_step, None).first()
 
+    def calls(self, function: str, first_step: int = 0, end_step: int | None = None) -> Iterator[Call]:
+        """Calls of `function` in steps `first_step` to `end_step` - 1, inlined ones too, by their first memory access.
+
+        Inlined calls between which the surrounding function touches no memory count as one. Raises UsageError if there
+        is no such function or its calls cannot be told.
+        """
+        return CallFinder(self, function).find(first_step, _U64_MAX if end_step is None else end_step)
+
+    def events_of_kinds(self, kinds: Set[int] | None, first_step: int = 0, end_step: int | None = None) -> Selection:
+        """Events of some kinds (None: of all) in steps `first_step` to `end_step` - 1."""
+        end = _U64_MAX if end_step is None else end_step
+        wanted = np.array(sorted(kinds or ()), np.uint8)
+
+        def parts(backwards: bool) -> Iterator[Events]:
+            for chunk in reversed(self.events_chunks) if backwards else self.events_chunks:
+                if chunk.end_step > first_step and chunk.first_step < end and self._may_have_kinds(chunk, kinds):
+                    events = self.read_events(chunk)[1].between(first_step, end - 1)
+                    yield events if kinds is None else events[np.isin(events.kind, wanted)]
+
+        return Selection(parts)
+
     # -- steps --
 
     def at(self, step: int) -> Step:
@@ -302,13 +324,30 @@ class Tape(TapeFile):
         return None if found is None else found[1]
 
     def _find(self, chunk: Chunk, place: Range) -> tuple[int, int] | None:
-        index = self._index(chunk)
+        index = self.cached_index(chunk)
         try:
             return None if index is None else index.find(place.phys, place.size_bytes)
         except FormatError:
             return None
 
-    def _index(self, chunk: Chunk) -> ChunkIndex | None:
+    def _may_have_kinds(self, chunk: Chunk, kinds: Set[int] | None) -> bool:
+        index = None if kinds is None else self.cached_index(chunk)
+        with contextlib.suppress(FormatError):
+            if index is not None and kinds is not None:
+                return not kinds.isdisjoint(index.kinds)
+        return True
+
+    def may_run(self, chunk: Chunk, low_pc: int, end_pc: int) -> bool:
+        """Whether a chunk may have events of instructions at `low_pc` to `end_pc` - 1."""
+        index = self.cached_index(chunk)
+        with contextlib.suppress(FormatError):
+            if index is not None:
+                at = int(np.searchsorted(index.pcs, np.uint64(low_pc)))
+                return at < len(index.pcs) and int(index.pcs[at]) < end_pc
+        return True
+
+    def cached_index(self, chunk: Chunk) -> ChunkIndex | None:
+        """As `index_of`; the latest stay in memory, up to 64 MB."""
         index = self._indexes.get(chunk.offset)
         if index is None:
             index = self.index_of(chunk)

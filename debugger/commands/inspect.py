@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import drgn
-
 from debugger.commands.arguments import complete_symbol, count_of, nothing
 from debugger.registry import REGISTRY
+from debugger.telling import event_text
 from debugger.waits import Word, cycle, waits
-from machine.errors import ExpressionError, ImageError, UsageError
+from machine.errors import ImageError, UsageError
 from machine.symbols import find_source
-from traces import Event
 
 if TYPE_CHECKING:
     from debugger.session import Session
@@ -242,51 +240,5 @@ def events(session: Session, arguments: str) -> str:
     for row in rows:
         mark = "=>" if row.step >= now and not arrow else "  "
         arrow = arrow or row.step >= now
-        lines.append(f"{mark} {event_text(session, row)}")
+        lines.append(f"{mark} {event_text(session.symbols, row)}")
     return "\n".join(lines if arrow else [*lines, "=> (end)"])
-
-
-def event_text(session: Session, row: Event) -> str:
-    """One event as one line: step, CPU, kind, place in memory, value, code."""
-    symbols = session.symbols
-    if row.name == "trace":
-        what = trace_text(session, row)
-    elif row.name in ("load", "store", "drain"):
-        what = f"{symbols.symbolise(row.addr, row.size)} = {row.value:#x} ({row.size} bytes)"
-    elif row.name in ("fault", "interrupt", "ipi", "soft_interrupt"):
-        what = f"vector {row.info}"
-    else:
-        what = f"addr {row.addr:#x} value {row.value:#x}"
-    return f"@{row.step} cpu{row.cpu} {row.name:<9} {what}  by {session.place(row.pc)}"
-
-
-def trace_text(session: Session, row: Event) -> str:
-    """A tracepoint with its two arguments, in words where docs/platform.md says what they are."""
-    symbols = session.symbols
-    name = symbols.tracepoints().get(row.phys, str(row.phys))
-    try:
-        if name == "sched_switch":
-            before, after = (
-                f'"{_text(session, f"((struct task_struct *){at})->comm")}"' for at in (row.value, row.addr)
-            )
-            return f"{name} {before} -> {after}"
-        if name in ("ghost", "vmstat"):
-            items = {value: item for item, value in symbols.enumerators("zone_stat_item").items()}
-            item = row.addr >> 24 if name == "ghost" else row.addr
-            if name == "vmstat":
-                zone = _text(session, f"((struct zone *){row.value})->name")
-                return f"{name} zone {zone} {items.get(item, item)}"
-            delta = row.addr & 0xFFFFFF
-            signed = delta - (1 << 24) if delta & 0x800000 else delta
-            return f"{name} page {row.value:#x} {items.get(item, item)} {signed:+}"
-    except ExpressionError:
-        pass
-    return f"{name} {symbols.symbolise(row.value)} {symbols.symbolise(row.addr)}"
-
-
-def _text(session: Session, expression: str) -> str:
-    """The characters that a C string or character array holds. Raises ExpressionError."""
-    try:
-        return str(session.symbols.evaluate(expression).string_().decode("ascii", "replace"))
-    except (drgn.FaultError, TypeError) as error:
-        raise ExpressionError(str(error)) from error

@@ -1,0 +1,312 @@
+"""`racetape query`: the common questions to a tape, without SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from machine.errors import UsageError
+from racetape.commands.common import emit, epilog, finish, json_option, tape_argument
+
+if TYPE_CHECKING:
+    from traces import Event, Tape
+
+place_argument = click.argument("place")
+from_option = click.option("--from", "first", help="Position to begin at (default: where the tape's events begin).")
+to_option = click.option("--to", "end", default="end", show_default=True, help="Position to end at.")
+limit_option = click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1), help="Most rows to show."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def query() -> None:
+    """Ask a tape the common questions. Positions are written as in `racetape debug`: @81204, 50%, ready, end."""
+
+
+def _place(text: str) -> str | int | tuple[int, int]:
+    """What a place on the command line means: an expression, or an address and how many bytes."""
+    address, plus, size = text.partition("+")
+    try:
+        number = int(address, 0)
+        return (number, int(size, 0)) if plus else number
+    except ValueError:
+        return text
+
+
+def _position(tape: Tape, text: str) -> int:
+    from replayer.position import parse_position
+
+    def retired(_cpu: int, _count: int) -> int | None:
+        raise UsageError("a tape is asked by steps; `racetape debug` says at which step a CPU has retired so many")
+
+    ready = min(tape.header.ready_step, tape.end_step)
+    return parse_position(text, current=0, last=tape.end_step, ready=ready, cpus=tape.header.cpus, retired=retired)
+
+
+def _begin(tape: Tape, text: str | None) -> int:
+    """The position to begin at. Raises UsageError if the tape has no events, says so if they begin later."""
+    low, end = tape.events_range
+    if low == end:
+        raise UsageError(f"{tape.path} has no events: `racetape tape rebuild` makes them")
+    first = low if text is None else _position(tape, text)
+    if first < low:
+        click.echo(f"racetape: the tape's events begin at @{low}", err=True)
+    return first
+
+
+def _show(tape: Tape, rows: Iterable[Event], limit: int, as_json: bool) -> None:
+    """Print rows as they are found, at most so many."""
+    from debugger.telling import event_json, event_text
+
+    symbols = tape.symbols
+    shown: list[dict[str, Any]] = []
+    count = 0
+    more = False
+    for row in rows:
+        if count == limit:
+            more = True
+            break
+        count += 1
+        if as_json:
+            shown.append(event_json(symbols, row))
+        else:
+            click.echo(event_text(symbols, row))
+    if as_json:
+        emit({"tape": str(tape.path), "rows": shown, "more": more})
+    elif more:
+        click.echo(f"racetape: there are more (--limit {limit}, --from @{row.step})", err=True)
+    elif not count:
+        click.echo("none")
+
+
+def _one(tape: Tape, row: Event | None, as_json: bool) -> None:
+    from debugger.telling import event_json, event_text
+
+    if as_json:
+        emit({"tape": str(tape.path), "row": None if row is None else event_json(tape.symbols, row)})
+    else:
+        click.echo("none" if row is None else event_text(tape.symbols, row))
+
+
+@query.command(
+    epilog=epilog(
+        "racetape query writes bug.tape 'contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]'",
+        "racetape query writes bug.tape 0x2000+64 --from ready --to 50% --limit 1000 --json",
+    )
+)
+@tape_argument
+@place_argument
+@from_option
+@to_option
+@limit_option
+@json_option
+def writes(tape: Path, place: str, first: str | None, end: str, limit: int, as_json: bool) -> None:
+    """Every write to PLACE, at the step at which it becomes visible to all CPUs.
+
+    PLACE is a C lvalue of the guest with a fixed place, an address, or ADDRESS+BYTES.
+    """
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        low = _begin(recording, first)
+        _show(recording, recording.writes(_place(place), low, _position(recording, end)), limit, as_json)
+    finish(recording, 0)
+
+
+@query.command(epilog=epilog("racetape query reads bug.tape 'contig_page_data.node_zones[1].all_unreclaimable'"))
+@tape_argument
+@place_argument
+@from_option
+@to_option
+@limit_option
+@json_option
+def reads(tape: Path, place: str, first: str | None, end: str, limit: int, as_json: bool) -> None:
+    """Every load and page walk that reads PLACE.
+
+    PLACE is a C lvalue of the guest with a fixed place, an address, or ADDRESS+BYTES.
+    """
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        low = _begin(recording, first)
+        _show(recording, recording.reads(_place(place), low, _position(recording, end)), limit, as_json)
+    finish(recording, 0)
+
+
+@query.command(
+    "last-write",
+    epilog=epilog(
+        "racetape query last-write bug.tape 'vm_stat[NR_FREE_PAGES]'",
+        "racetape query last-write bug.tape 'jiffies' --before @104624",
+    ),
+)
+@tape_argument
+@place_argument
+@click.option("--before", default="end", show_default=True, help="Position at which the value is seen.")
+@json_option
+def last_write(tape: Path, place: str, before: str, as_json: bool) -> None:
+    """Who wrote what stands in PLACE at a position: the last write that became visible before it."""
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        at = _begin(recording, before)
+        row = recording.last_write(_place(place), at)
+        _one(recording, row, as_json)
+        if row is None and not as_json and recording.events_range[0] < at:
+            click.echo(f"racetape: the tape's events begin at @{recording.events_range[0]}", err=True)
+    finish(recording, 0)
+
+
+@query.command("next-write", epilog=epilog("racetape query next-write bug.tape jiffies --after @104624"))
+@tape_argument
+@place_argument
+@click.option("--after", help="Position to look from (default: where the tape's events begin).")
+@json_option
+def next_write(tape: Path, place: str, after: str | None, as_json: bool) -> None:
+    """The first write to PLACE that becomes visible at or after a position."""
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        at = _begin(recording, after)
+        _one(recording, recording.writes(_place(place), at).first(), as_json)
+    finish(recording, 0)
+
+
+@query.command(
+    epilog=epilog("racetape query negative bug.tape 'contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_ANON]'")
+)
+@tape_argument
+@place_argument
+@from_option
+@json_option
+def negative(tape: Path, place: str, first: str | None, as_json: bool) -> None:
+    """The first write after which the signed integer in PLACE is below zero. Exit status 1 if there is one."""
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        low = _begin(recording, first)
+        row = recording.first_negative(_place(place), low)
+        _one(recording, row, as_json)
+    finish(recording, 0 if row is None else 1)
+
+
+@query.command(
+    epilog=epilog(
+        "racetape query calls bug.tape putback_lru_pages", "racetape query calls bug.tape acct_isolated --json"
+    )
+)
+@tape_argument
+@click.argument("function")
+@from_option
+@to_option
+@limit_option
+@json_option
+def calls(tape: Path, function: str, first: str | None, end: str, limit: int, as_json: bool) -> None:
+    """Every call of FUNCTION, and who called, told by its first memory access.
+
+    Where it is inlined, calls between which the code around it touches no memory count as one.
+    """
+    from debugger.telling import place_text
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        low = _begin(recording, first)
+        symbols = recording.symbols
+        shown: list[dict[str, Any]] = []
+        more = False
+        for call in recording.calls(function, low, _position(recording, end)):
+            if len(shown) == limit:
+                more = True
+                break
+            # The return address may already be of the next line, or function.
+            back = None if call.return_address is None else symbols.frames(call.return_address - 1)[0]
+            around = symbols.frames(call.pc)[-1].function if call.inlined else None
+            caller = back.function if back is not None else around
+            shown.append(
+                {
+                    "step": call.step,
+                    "cpu": call.cpu,
+                    "function": function,
+                    "inlined": call.inlined,
+                    "caller": caller,
+                    "file": back.file if back is not None else None,
+                    "line": back.line if back is not None else None,
+                }
+            )
+            if not as_json:
+                if call.inlined:
+                    who = f"inlined in {around} ()"
+                else:
+                    who = f"from {place_text(symbols, call.return_address - 1)}" if call.return_address else "from ?"
+                click.echo(f"@{call.step} cpu{call.cpu} {function} () {who}")
+        if as_json:
+            emit({"tape": str(recording.path), "rows": shown, "more": more})
+        elif more:
+            click.echo(f"racetape: there are more (--limit {limit}, --from @{shown[-1]['step'] + 1})", err=True)
+        elif not shown:
+            click.echo("none")
+    finish(recording, 0)
+
+
+@query.command(
+    epilog=epilog(
+        "racetape query events bug.tape --kind fault --kind interrupt",
+        "racetape query events bug.tape --from @104624 --to @104700",
+        "racetape query events bug.tape --kind trace --cpu 1 --json",
+    )
+)
+@tape_argument
+@click.option("--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind, e.g. fault; may be repeated.")
+@click.option("--cpu", type=click.IntRange(0, 7), help="Only of this CPU.")
+@from_option
+@to_option
+@limit_option
+@json_option
+def events(
+    tape: Path, kinds: tuple[str, ...], cpu: int | None, first: str | None, end: str, limit: int, as_json: bool
+) -> None:
+    """The events of a range of steps, of some kinds."""
+    from traces import Tape
+    from traces.schema import KINDS
+
+    for name in kinds:
+        if name not in KINDS:
+            raise UsageError(f"no kind of event: '{name}'; there are {', '.join(KINDS)}")
+    numbers = {KINDS[name] for name in kinds}
+
+    def chosen(recording: Tape, low: int, high: int) -> Iterator[Event]:
+        for part in recording.events_of_kinds(numbers or None, low, high).parts():
+            yield from (part if cpu is None else part[part.cpu == cpu]).rows()
+
+    with Tape(tape) as recording:
+        low, high = _begin(recording, first), _position(recording, end)
+        _show(recording, chosen(recording, low, high), limit, as_json)
+    finish(recording, 0)
+
+
+@query.command(epilog=epilog("racetape query at bug.tape @104624", "racetape query at bug.tape 50% --json"))
+@tape_argument
+@click.argument("position")
+@json_option
+def at(tape: Path, position: str, as_json: bool) -> None:
+    """What the step at POSITION is: which CPU, which choice of the schedule, what it did."""
+    from debugger.telling import event_json, event_text
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        step = recording.at(_position(recording, position))
+        symbols = recording.symbols
+        if as_json:
+            rows = [event_json(symbols, row) for row in step.events.rows()]
+            emit(
+                {"tape": str(recording.path), "step": step.step, "cpu": step.cpu, "choice": step.choice, "events": rows}
+            )
+        else:
+            click.echo(f"@{step.step} cpu{step.cpu}, in the choice `{step.choice}`")
+            for row in step.events.rows():
+                click.echo(f"    {event_text(symbols, row)}")
+    finish(recording, 0)

@@ -1,0 +1,171 @@
+"""`racetape query` and `tape.calls`: answers compared with the machine itself, stepped through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from machine.errors import UsageError
+from machine.symbols import Symbols
+from racetape.cli import main
+from replayer import Timeline
+from traces import Tape
+from traces.schema import KINDS
+
+Run = Callable[..., tuple[int, str, str]]
+COUNTER = "contig_page_data.node_zones[1].free_area[0].nr_free"
+
+
+@pytest.fixture(scope="module")
+def tape_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("query") / "small.tape"
+    assert main(["record", "wrong-zone-small", "--config", "smp2-2level", "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stepped(tape_path: Path) -> dict[int, list[tuple[int, int]]]:
+    """Address -> (step, CPU) of every time an instruction there was executed, by single steps of the machine."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    with Tape(tape_path) as tape:
+        travel = Timeline(tape)
+        travel.seek(travel.ready_step)
+        machine = travel.machine
+        while travel.step < travel.last_step:
+            step = travel.step
+            cpu = travel.cpu_of(step)
+            before = machine.registers(cpu)
+            travel.forward()
+            if machine.registers(cpu)["retired"] != before["retired"]:
+                found.setdefault(before["rip"], []).append((step, cpu))
+    return found
+
+
+def test_calls_are_those_that_the_machine_makes(tape_path: Path, stepped: dict[int, list[tuple[int, int]]]) -> None:
+    functions = 0
+    with Tape(tape_path) as tape:
+        symbols = tape.symbols
+        names = {row.name for row in symbols.program.symbols() if row.address in stepped and row.size}
+        for name in sorted(names):
+            entries = [site for site in symbols.entries(name) if site in stepped]
+            try:
+                calls = [call for call in tape.calls(name) if not call.inlined]
+            except UsageError as error:
+                assert "jumps before it touches memory" in str(error)  # noqa: PT017  (most functions must not come here)
+                continue
+            functions += 1
+            wanted = sorted(row for entry in entries for row in stepped[entry])
+            # The first memory access comes at most a few instructions after the entry, on the same CPU.
+            assert len(calls) == len(wanted), name
+            for call, (step, cpu) in zip(calls, wanted, strict=True):
+                assert call.cpu == cpu, name
+                assert step <= call.step < step + 200, name
+        assert functions > 40
+
+
+def test_return_addresses_and_inlined_calls(tape_path: Path) -> None:
+    with Tape(tape_path) as tape:
+        calls = list(tape.calls("putback_lru_page"))
+        callers = {tape.symbols.frames(c.return_address - 1)[0].function for c in calls if c.return_address}
+        assert {c.return_address is None for c in calls} == {False}
+        assert callers == {"putback_lru_pages", "churn_main"}
+        inlined = list(tape.calls("acct_isolated"))
+        assert inlined
+        assert all(c.inlined for c in inlined)
+        for call in inlined:
+            assert "acct_isolated" in {frame.function for frame in tape.symbols.frames(call.pc)}
+        bare_calls = list(tape.calls("acct_isolated", inlined[0].step, inlined[0].step + 1))
+        assert bare_calls == inlined[:1]
+        with pytest.raises(UsageError, match="no function nothing_of_the_kind"):
+            list(tape.calls("nothing_of_the_kind"))
+
+
+def test_moving_places_are_refused(tape_path: Path) -> None:
+    """Where a pointer leads is a question of the moment."""
+    with Tape(tape_path) as tape, pytest.raises(Exception, match="depends on the moment"):
+        tape.range_of("mem_map->flags")
+
+
+def test_answers(tape_path: Path, run: Run) -> None:
+    with Tape(tape_path) as tape:
+        place = tape.range_of(COUNTER)
+        written = tape.events[:].writes(place.phys, place.size_bytes)
+    status, out, _ = run("query", "writes", tape_path, COUNTER, "--json")
+    rows = json.loads(out)["rows"]
+    assert (status, [row["step"] for row in rows]) == (0, written.step.tolist())
+    assert {row["file"] for row in rows} == {"mm/page_alloc.c"}
+    status, out, err = run("query", "writes", tape_path, COUNTER, "--limit", "1")
+    assert (status, out.count("\n")) == (0, 1)
+    assert f"--from @{int(written.step[1])}" in err
+    last = json.loads(run("query", "last-write", tape_path, COUNTER, "--json")[1])["row"]
+    assert last["step"] == int(written.step[-1])
+    before = json.loads(run("query", "last-write", tape_path, COUNTER, "--before", f"@{last['step']}", "--json")[1])
+    assert before["row"]["step"] == int(written.step[-2])
+    following = json.loads(run("query", "next-write", tape_path, hex(place.phys) + "+4", "--json")[1])
+    assert following["row"]["step"] == int(written.step[0])
+    negative = written.value.astype("i4") < 0
+    status, out, _ = run("query", "negative", tape_path, COUNTER, "--json")
+    assert status == int(negative.any())
+    assert (json.loads(out)["row"] or {"step": None})["step"] == (
+        int(written.step[negative][0]) if negative.any() else None
+    )
+
+
+def test_events_and_steps(tape_path: Path, run: Run) -> None:
+    with Tape(tape_path) as tape:
+        events = tape.events[:]
+        interrupts = events[events.kind == KINDS["interrupt"]]
+        step = int(interrupts.step[0])
+        choice = tape.at(step)
+    out = run("query", "events", tape_path, "--kind", "interrupt", "--cpu", "0", "--limit", "100000", "--json")[1]
+    assert [row["step"] for row in json.loads(out)["rows"]] == interrupts[interrupts.cpu == 0].step.tolist()
+    answer = json.loads(run("query", "at", tape_path, f"@{step}", "--json")[1])
+    assert (answer["cpu"], answer["choice"]) == (choice.cpu, choice.choice)
+    assert "interrupt" in {row["kind"] for row in answer["events"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("writes", "nosuch"), "nosuch"),
+        (("writes", "0x40000000000"), "no address of RAM"),
+        (("writes", "0x2000+0"), "no range of memory"),
+        (("events", "--kind", "foo"), "no kind of event"),
+        (("at", "@99999999999"), "outside the tape"),
+        (("calls", "nosuch"), "no function"),
+    ],
+)
+def test_bad_questions(tape_path: Path, run: Run, arguments: tuple[str, ...], words: str) -> None:
+    status, _, err = run("query", arguments[0], tape_path, *arguments[1:])
+    assert status == 2
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_without_events(tape_path: Path, run: Run, tmp_path: Path) -> None:
+    stripped = tmp_path / "s.tape"
+    assert run("tape", "strip", tape_path, "-o", stripped)[0] == 0
+    status, _, err = run("query", "writes", stripped, COUNTER)
+    assert (status, "racetape tape rebuild" in err) == (2, True)
+
+
+def test_call_sites_are_addresses_of_the_image(tape_path: Path) -> None:
+    with Tape(tape_path) as tape:
+        symbols = Symbols(tape.image())
+    site = symbols.call_sites("putback_lru_pages")[0]
+    assert site.function <= site.entry[0] < site.function_end
+    assert symbols.is_code(site.entry[0])

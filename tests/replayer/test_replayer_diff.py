@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from functools import cache
 from pathlib import Path
@@ -143,6 +144,25 @@ def test_one_choice_more_and_what_it_does(raced: Path) -> None:
     assert (first.a.made.function, first.a.made.cpu) == ("add_to_shared", 0)
     assert first.b.made is None
     assert found.control is not None
+
+
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 120), marks=pytest.mark.soak)], ids=["few", "many"])
+def test_the_first_value_is_what_plain_loops_find(seeds: range, raced: Path, tmp_path: Path) -> None:
+    """Under schedules drawn at random; of what several CPUs see, what both runs come to first."""
+    differing = 0
+    for seed in seeds:
+        window().record(tmp_path / "drawn", strategy=("random-walk", "pct", "pos")[seed % 3], seed=seed)
+        found = compare(raced, tmp_path / "drawn")
+        pairs = []
+        with Tape(raced) as a, Tape(tmp_path / "drawn") as b:
+            for cpu in (0, 1):
+                with contextlib.suppress(AssertionError):
+                    pairs.append(plain_values(a, b, cpu))
+        expected = sorted(((one.step, other.step) for one, other in pairs), key=max)
+        shown = [(row.a.where.step, row.b.where.step) for row in found.values]
+        assert shown[:1] == expected[:1], seed
+        differing += bool(expected)
+    assert differing >= len(seeds) // 2
 
 
 def test_the_other_way_round_is_the_same(raced: Path) -> None:

@@ -240,6 +240,9 @@ class _Merged:
                     values = child.attributes
                     made.add("DW_AT_call_file", "udata", self._file(self._header, values["DW_AT_call_file"].value))
                     made.add("DW_AT_call_line", "udata", values["DW_AT_call_line"].value)
+                    # By it calls are counted: code of an inlined function may stand before it, too.
+                    if "DW_AT_entry_pc" in values and "DW_AT_ranges" in values:
+                        made.add("DW_AT_entry_pc", "addr", values["DW_AT_entry_pc"].value)
                     made.children = list(self._inlined(child))
                     yield made
 

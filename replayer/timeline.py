@@ -11,8 +11,9 @@ from machine.errors import DivergenceError, TapeDamagedError, TapeError, UsageEr
 from replayer.cursor import Cursor, boot
 from replayer.position import parse_position
 from replayer.snapshots import Snapshots
-from traces import Event, Events, Tape
+from traces import Event, Events, Range, Tape
 from traces.chunks import Chunk
+from traces.index import WRITTEN
 from traces.records import PAGE_BYTES
 from traces.schema import STATE_VERSION
 
@@ -122,8 +123,13 @@ class Timeline:
         """
         return Events.concatenate(list(self.events_in_windows(first_step, last_step)))
 
-    def events_in_windows(self, first_step: int, last_step: int, *, backwards: bool = False) -> Iterator[Events]:
-        """The same, some at a time: ascending parts, the last part first if `backwards`."""
+    def events_in_windows(
+        self, first_step: int, last_step: int, *, backwards: bool = False, written: Range | None = None
+    ) -> Iterator[Events]:
+        """The same, some at a time: ascending parts, the last part first if `backwards`.
+
+        With `written`, what the tape's indexes say not to write there is left out.
+        """
         first, end = max(first_step, 0), min(last_step + 1, self.last_step)
         taped_first, taped_end = self.tape.events_range
         parts = [
@@ -133,19 +139,19 @@ class Timeline:
         ]
         for low, high, taped in reversed(parts) if backwards else parts:
             if low < high:
-                yield from self._taped(low, high, backwards) if taped else self._made(low, high, backwards)
+                yield from self._taped(low, high, backwards, written) if taped else self._made(low, high, backwards)
 
     def writes(self, phys: int, size_bytes: int, first_step: int, last_step: int) -> Events:
         """All writes to any of `size_bytes` bytes of RAM at `phys` that become visible in these steps, both included.
 
         A store counts at the step at which it reaches memory: its own if info has DRAINED, else that of its drain.
         """
-        windows = self.events_in_windows(first_step, last_step)
+        windows = self.events_in_windows(first_step, last_step, written=_range(phys, size_bytes))
         return Events.concatenate([w.writes(phys, size_bytes) for w in windows])
 
     def last_write_before(self, phys: int, size_bytes: int, step: int) -> Event | None:
         """The last write to these bytes that becomes visible in a step before `step`, or None."""
-        for window in self.events_in_windows(0, step - 1, backwards=True):
+        for window in self.events_in_windows(0, step - 1, backwards=True, written=_range(phys, size_bytes)):
             found = window.writes(phys, size_bytes)
             if len(found):
                 return found.row(-1)
@@ -153,7 +159,7 @@ class Timeline:
 
     def next_write_after(self, phys: int, size_bytes: int, step: int) -> Event | None:
         """The first write to these bytes that becomes visible in a step after `step`, or None."""
-        for window in self.events_in_windows(step + 1, self.last_step):
+        for window in self.events_in_windows(step + 1, self.last_step, written=_range(phys, size_bytes)):
             found = window.writes(phys, size_bytes)
             if len(found):
                 return found.row(0)
@@ -213,11 +219,13 @@ class Timeline:
             raise
         self._snapshots.take()
 
-    def _taped(self, first: int, end: int, backwards: bool) -> Iterator[Events]:
+    def _taped(self, first: int, end: int, backwards: bool, written: Range | None) -> Iterator[Events]:
         """Events of steps `first` to `end` - 1 that are on the tape."""
         touched = [c for c in self.tape.events_chunks if c.end_step > first and c.first_step < end]
         for chunk in reversed(touched) if backwards else touched:
             low, high = max(chunk.first_step, first), min(chunk.end_step, end)
+            if written is not None and not self.tape.may_hold(chunk, written, WRITTEN):
+                continue
             try:
                 events = self.tape.read_events(chunk)[1]
             except TapeDamagedError:
@@ -260,3 +268,7 @@ class Timeline:
             machine.console_take()
             machine.restore(here)
         return Events.concatenate(parts)
+
+
+def _range(phys: int, size_bytes: int) -> Range:
+    return Range(phys, size_bytes, f"{phys:#x}")

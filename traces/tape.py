@@ -238,7 +238,7 @@ class Tape(TapeFile):
                 found = self.read_row(chunk, row)
                 if found.phys <= place.phys and place.phys + place.size_bytes <= found.phys + found.size:
                     return found
-            elif not self._may_hold(chunk, place, WRITTEN):
+            elif not self.may_hold(chunk, place, WRITTEN):
                 continue
             events = self.read_events(chunk)[1].between(0, stop - 1).writes(place.phys, place.size_bytes)
             if len(events):
@@ -308,13 +308,13 @@ class Tape(TapeFile):
 
         def parts(backwards: bool) -> Iterator[Events]:
             for chunk in reversed(self.events_chunks) if backwards else self.events_chunks:
-                if chunk.end_step > first_step and chunk.first_step < end and self._may_hold(chunk, place, flags):
+                if chunk.end_step > first_step and chunk.first_step < end and self.may_hold(chunk, place, flags):
                     yield pick(self.read_events(chunk)[1].between(first_step, end - 1))
 
         return Selection(parts)
 
-    def _may_hold(self, chunk: Chunk, place: Range, flags: int) -> bool:
-        """Whether a chunk may have events of the kind that one of the flags says, of any byte of the range."""
+    def may_hold(self, chunk: Chunk, place: Range, flags: int) -> bool:
+        """Whether a chunk may have events of the kind that one of the flags says (traces.index), in the range."""
         found = self._find(chunk, place)
         return found is None or bool(found[0] & flags)
 

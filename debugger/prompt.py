@@ -42,13 +42,13 @@ class RegistryCompleter(Completer):
             yield Completion(found, start_position=-len(word.strip()))
 
 
-def history() -> History:
-    """Lines typed before, kept in the user's state directory where that can be written."""
+def history(name: str = "debug_history") -> History:
+    """Lines typed before, kept under `name` in the user's state directory where that can be written."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
         folder = (Path(base).expanduser() / "racetape").absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "debug_history"
+        path = folder / name
         path.touch(mode=0o600)
     except (OSError, RuntimeError):
         return InMemoryHistory()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from debugger.diagnosis import diagnose
     from debugger.divergence import first_divergence
     from debugger.report import DivergenceReport, Moment
+    from debugger.sql import sql
     from machine import BareMachine, Machine, Snapshot
     from machine.errors import (
         ArchiveError,
@@ -82,6 +83,7 @@ __all__ = [
     "replay",
     "scenario",
     "scenarios",
+    "sql",
     "strip",
     "verify",
 ]
@@ -128,6 +130,7 @@ _HOMES: Final = {
     "replay": "replayer",
     "scenario": "machine.images",
     "scenarios": "machine.images",
+    "sql": "debugger.sql",
     "strip": "traces",
     "verify": "replayer",
 }

@@ -13,7 +13,18 @@ from typing import Final
 import click
 
 from machine.errors import RacetapeError
-from racetape.commands import archiving, comparing, exporting, gallery, querying, replaying, running, setting_up, taping
+from racetape.commands import (
+    archiving,
+    comparing,
+    exporting,
+    gallery,
+    querying,
+    replaying,
+    running,
+    setting_up,
+    sql,
+    taping,
+)
 from racetape.commands.common import EXIT_BAD, EXIT_INTERRUPTED, epilog, fail
 
 
@@ -53,6 +64,7 @@ COMMANDS: Final = (
     comparing.diff,
     replaying.debug,
     querying.query,
+    sql.sql,
     taping.tape,
     exporting.export,
     archiving.archive,

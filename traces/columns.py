@@ -130,9 +130,14 @@ class Events:
         return self[touches & self.is_write()]
 
     @staticmethod
+    def buffer(count: int) -> Events:
+        """`count` rows of nothing in particular, to be written to."""
+        return Events(*(np.empty(count, dtype) for _, dtype in COLUMNS))
+
+    @staticmethod
     def empty() -> Events:
         """No events."""
-        return Events(*(np.empty(0, dtype) for _, dtype in COLUMNS))
+        return Events.buffer(0)
 
     @staticmethod
     def concatenate(parts: Sequence[Events]) -> Events:
@@ -209,12 +214,17 @@ def decode_row(payload: bytes, row: int) -> Event:
     return _decode(payload, row + 1)[1].row(row)
 
 
-def decode_events(payload: bytes) -> tuple[int, Events]:
-    """(state hash, events) of an events chunk's payload. Raises FormatError."""
-    return _decode(payload, None)
+def decode_events(payload: bytes, into: Events | None = None) -> tuple[int, Events]:
+    """(state hash, events) of an events chunk's payload. Raises FormatError.
+
+    Args:
+        into: `EVENTS_MAX` rows or more to put the events into where the codec allows that; the result is then a view of
+            them. Fresh memory costs as much as decoding.
+    """
+    return _decode(payload, None, into)
 
 
-def _decode(payload: bytes, first: int | None) -> tuple[int, Events]:
+def _decode(payload: bytes, first: int | None, into: Events | None = None) -> tuple[int, Events]:
     """The same for all of them or, if they are in streams, the first so many."""
     state_hash, count = _decode_head(payload)
     codecs: list[int] = []
@@ -232,7 +242,9 @@ def _decode(payload: bytes, first: int | None) -> tuple[int, Events]:
     if _STREAMS in codecs or _STREAMS_3 in codecs:
         if len(set(codecs)) != 1 or any(stored[1:]):
             raise FormatError("an events chunk keeps some columns in streams and others not")
-        return state_hash, _decode_streams(codecs[0], stored[0], count if first is None else first, first is not None)
+        rows = (Events.buffer(count) if into is None else into[:count]) if first is None else Events.buffer(first)
+        _decode_streams(codecs[0], stored[0], rows, prefix=first is not None)
+        return state_hash, rows
     columns = [
         _decode_column(codec, data, count, np.dtype(dtype))
         for codec, data, (_, dtype) in zip(codecs, stored, COLUMNS, strict=True)
@@ -255,7 +267,8 @@ def _decode_head(payload: bytes) -> tuple[int, int]:
     return state_hash, count
 
 
-def _decode_streams(codec: int, stored: bytes, count: int, prefix: bool) -> Events:
+def _decode_streams(codec: int, stored: bytes, rows: Events, *, prefix: bool) -> None:
+    """Fill `rows`. With `prefix` there may be more."""
     if len(stored) < _SIZES.size:
         raise FormatError("streams of an events chunk are too short")
     sizes = _SIZES.unpack_from(stored)
@@ -270,12 +283,10 @@ def _decode_streams(codec: int, stored: bytes, count: int, prefix: bool) -> Even
         cut = start + _FRAME.unpack_from(stored, _SIZES.size)[0]
         # Slices end where the data ends: a frame that claims to be longer than that is cut, which zstd notices.
         streams = zstd_unpack(stored[start:cut], sum(sizes[:-1])) + zstd_unpack(stored[cut:], sizes[-1])
-    columns = tuple(np.empty(count, dtype) for _, dtype in COLUMNS)
     try:
-        _codec.decode(codec, streams, sizes, columns, prefix)
+        _codec.decode(codec, streams, sizes, rows.columns(), prefix)
     except ValueError as error:
         raise FormatError(f"events chunk: {error}") from None
-    return Events(*columns)
 
 
 def _decode_column(codec: int, stored: bytes, count: int, dtype: np.dtype[np.generic]) -> npt.NDArray[np.uint64]:

@@ -149,6 +149,15 @@ class TapeFile:
             self._cache.popitem(last=False)
         return found
 
+    def decode_events(self, chunk: Chunk, into: Events) -> Events:
+        """The events of one of `events_chunks`, put into a buffer of `EVENTS_MAX` rows where that can be.
+
+        Unlike `read_events` it keeps nothing, and several threads may call it. Raises TapeDamagedError.
+        """
+        _, events = self._decode(chunk, lambda data: decode_events(data, into), self.payload(chunk))
+        self._check_events(chunk, events)
+        return events
+
     def events_in_chunks(self, first_step: int, last_step: int) -> Iterator[Events]:
         """What the tape has of the events of steps `first_step` to `last_step`, both included, a chunk at a time."""
         for chunk in self.events_chunks:

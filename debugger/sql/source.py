@@ -1,0 +1,150 @@
+"""Where a scan's events come from: the chunks of the tape, and replay for what is not on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from debugger.sql.predicate import EVERYTHING, Ranges, either, overlaps
+from machine.errors import UsageError
+from machine.symbols import Segment
+from replayer import Timeline
+from replayer.timeline import WINDOW_STEPS
+from traces import Events, Tape
+from traces.chunks import Chunk, FormatError
+from traces.columns import EVENTS_MAX
+from traces.index import ChunkIndex
+from traces.schema import KIND_NAMES, KINDS, U64Array
+
+_ALL_KINDS: Final = frozenset(KIND_NAMES)
+_OF_MEMORY: Final = frozenset(KINDS[name] for name in ("load", "store", "drain", "walk", "ad_update"))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the rows of a scan have in common, as far as the predicate tells.
+
+    Attributes:
+        kinds: numbers of the event kinds.
+        ranges: what an event column can be, by its name; what is not there can be anything.
+        pcs: tells whether one of the instructions at some addresses, shape (n,), uint64, can be theirs; None: any can.
+    """
+
+    kinds: frozenset[int]
+    ranges: Mapping[str, Ranges]
+    pcs: Callable[[U64Array], bool] | None = None
+
+    def of(self, column: str) -> Ranges:
+        """What that event column can be."""
+        return self.ranges.get(column, EVERYTHING)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some consecutive steps, `first_step` to `end_step` - 1, with all their events.
+
+    Attributes:
+        chunk: that has the events; None: they have to be made again.
+    """
+
+    first_step: int
+    end_step: int
+    chunk: Chunk | None
+
+
+class Source:
+    """The events of one tape, piece by piece. May be used by several threads."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._buffers = threading.local()
+        self._replay_lock: Final = threading.Lock()
+        self._timeline: Timeline | None = None
+        end = tape.events_range[1]
+        taped = [Piece(c.first_step, c.end_step, c) for c in tape.events_chunks]
+        # A cut tape may end between choices and their events; of a stripped one all are made again.
+        made = [
+            Piece(low, min(low - low % WINDOW_STEPS + WINDOW_STEPS, tape.end_step), None)
+            for low in _starts(end, tape.end_step)
+        ]
+        self.pieces: tuple[Piece, ...] = (*taped, *made)
+        if tape.end_step >= 1 << 63:
+            raise UsageError(f"{tape.path} claims {tape.end_step} steps, more than SQL can count")
+
+    def pieces_that_may_hold(self, wanted: Wanted) -> tuple[Piece, ...]:
+        """The pieces in which there may be such events, in order; no other piece has one."""
+        return tuple(piece for piece in self.pieces if self._may_hold(piece, wanted))
+
+    def _may_hold(self, piece: Piece, wanted: Wanted) -> bool:
+        if not overlaps(wanted.of("step"), piece.first_step, piece.end_step - 1):
+            return False
+        asks_of_index = wanted.kinds != _ALL_KINDS or wanted.pcs is not None or "phys" in wanted.ranges
+        index = self._tape.index_of(piece.chunk) if asks_of_index and piece.chunk is not None else None
+        if index is None:
+            return True
+        try:
+            return self._index_has(index, wanted)
+        except FormatError:
+            return True
+
+    def _index_has(self, index: ChunkIndex, wanted: Wanted) -> bool:
+        if wanted.kinds != _ALL_KINDS and wanted.kinds.isdisjoint(index.kinds):
+            return False
+        # Words are kept of what touches RAM, whatever it is; of other kinds `phys` is something else.
+        phys = wanted.of("phys")
+        in_ram = phys != EVERYTHING and phys[-1:] and phys[0][0] >= 0 and phys[-1][1] < self._tape.header.ram_bytes
+        if in_ram and wanted.kinds <= _OF_MEMORY and not any(index.find(a, b - a + 1)[0] for a, b in phys):
+            return False
+        return wanted.pcs is None or wanted.pcs(index.pcs)
+
+    def phys_of(self, ranges: Ranges) -> Ranges:
+        """Where linear addresses of the image are in memory; EVERYTHING if some lie outside of the image."""
+        found: Ranges = ()
+        for low, high in ranges:
+            row = next((r for r in self._segments() if r.vaddr <= low and high < r.vaddr + r.size_bytes), None)
+            if row is None:
+                return EVERYTHING
+            found = either(found, ((row.paddr + low - row.vaddr, row.paddr + high - row.vaddr),))
+        return found
+
+    def _segments(self) -> list[Segment]:
+        return self._tape.symbols.segments
+
+    def check_end(self, wanted: Wanted) -> None:
+        """Raise TapeDamagedError if such events may lie behind the first damage that opening the tape found."""
+        damage = self._tape.damage
+        if damage is None:
+            return
+        # Where the step is not known, it may be any.
+        if overlaps(wanted.of("step"), min(damage.step or 0, self._tape.end_step), EVERYTHING[-1][1]):
+            raise damage
+
+    def read(self, piece: Piece) -> Events:
+        """All events of a piece, in a buffer of the calling thread that the next call uses again.
+
+        Raises TapeError, TapeDamagedError, DivergenceError.
+        """
+        if piece.chunk is not None:
+            return self._tape.decode_events(piece.chunk, self._buffer())
+        with self._replay_lock:
+            if self._timeline is None:
+                self._timeline = Timeline(self._tape)
+                self._timeline.seek(piece.first_step)
+            events = self._timeline.events(piece.first_step, piece.end_step - 1)
+            self._timeline.seek(piece.end_step)
+            return events
+
+    def _buffer(self) -> Events:
+        if not hasattr(self._buffers, "events"):
+            self._buffers.events = Events.buffer(EVENTS_MAX)
+        events: Events = self._buffers.events
+        return events
+
+
+def _starts(first: int, end: int) -> Iterable[int]:
+    """Where pieces of the steps `first` to `end` - 1 begin: at `first` and at whole windows."""
+    if first < end:
+        yield first
+        yield from range((first // WINDOW_STEPS + 1) * WINDOW_STEPS, end, WINDOW_STEPS)

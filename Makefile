@@ -71,6 +71,7 @@ fuzz:
 bench: $(VENV)/.developer
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.hunting
+	$(BIN)/python -m benchmarks.tapes
 
 clean:
 	rm -rf $(VENV) build *.egg-info machine/*.so traces/*.so machine/built

@@ -117,6 +117,20 @@ def _steps(steps: slice | int) -> tuple[int, int]:
     return first, end
 
 
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """A task on a CPU: in steps `first_step` to `end_step` - 1.
+
+    `task` is the address of its task_struct; None if that is not known. The step of the switch itself counts for the
+    next one.
+    """
+
+    task: int | None
+    cpu: int
+    first_step: int
+    end_step: int
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One step of a tape.
@@ -287,6 +301,42 @@ class Tape(TapeFile):
 
         return Selection(parts)
 
+    def traces(
+        self, name: str, value: int | None = None, first_step: int = 0, end_step: int | None = None
+    ) -> Selection:
+        """Tracepoints of a name (`lock_acquire`, `sched_switch`, ...) in these steps, with this first operand if given.
+
+        Raises UsageError if the guest has none of this name.
+        """
+        numbers = {text: number for number, text in self.symbols.tracepoints().items()}
+        if name not in numbers:
+            raise UsageError(f"the guest has no tracepoint '{name}'; it has {', '.join(sorted(numbers))}")
+        identifier = numbers[name]
+        end = _U64_MAX if end_step is None else end_step
+
+        def parts(backwards: bool) -> Iterator[Events]:
+            for chunk in reversed(self.events_chunks) if backwards else self.events_chunks:
+                if chunk.end_step > first_step and chunk.first_step < end and self._may_trace(chunk, identifier, value):
+                    events = self.read_events(chunk)[1].between(first_step, end - 1)
+                    chosen = (events.kind == KINDS["trace"]) & (events.phys == np.uint64(identifier))
+                    yield events[chosen if value is None else chosen & (events.value == np.uint64(value))]
+
+        return Selection(parts)
+
+    def task_runs(self) -> Iterator[TaskRun]:
+        """Which task ran on which CPU from when to when, as far as the tape has events, in the order of their ends.
+
+        Told by the guest's `sched_switch`; a CPU that never switches runs a task that is not known.
+        """
+        first, end = self.events_range
+        since = [first] * self.header.cpus
+        runs: list[int | None] = [None] * self.header.cpus
+        for row in self.traces("sched_switch"):
+            yield TaskRun(row.value, row.cpu, since[row.cpu], row.step)
+            since[row.cpu], runs[row.cpu] = row.step, row.addr
+        for cpu, task in enumerate(runs):
+            yield TaskRun(task, cpu, since[cpu], end)
+
     # -- steps --
 
     def at(self, step: int) -> Step:
@@ -329,6 +379,14 @@ class Tape(TapeFile):
             return None if index is None else index.find(place.phys, place.size_bytes)
         except FormatError:
             return None
+
+    def _may_trace(self, chunk: Chunk, identifier: int, value: int | None) -> bool:
+        index = self.cached_index(chunk)
+        with contextlib.suppress(FormatError):
+            if index is not None:
+                values = index.operands(identifier, 0)
+                return bool(len(values) if value is None else (values == np.uint64(value)).any())
+        return True
 
     def _may_have_kinds(self, chunk: Chunk, kinds: Set[int] | None) -> bool:
         index = None if kinds is None else self.cached_index(chunk)

@@ -288,6 +288,71 @@ def events(
     finish(recording, 0)
 
 
+@query.command(
+    epilog=epilog(
+        "racetape query locks bug.tape", "racetape query locks bug.tape 'contig_page_data.node_zones[1].lru_lock'"
+    )
+)
+@tape_argument
+@click.argument("lock", required=False)
+@from_option
+@to_option
+@limit_option
+@json_option
+def locks(tape: Path, lock: str | None, first: str | None, end: str, limit: int, as_json: bool) -> None:
+    """Who took and released a LOCK (default: any), step by step. LOCK is a C lvalue or the address of one."""
+    from heapq import merge
+
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        low, high = _begin(recording, first), _position(recording, end)
+        address = None if lock is None else _linear(recording, lock)
+        rows = merge(
+            *(recording.traces(name, address, low, high) for name in ("lock_acquire", "lock_release")),
+            key=lambda row: row.step,
+        )
+        _show(recording, rows, limit, as_json)
+    finish(recording, 0)
+
+
+def _linear(tape: Tape, text: str) -> int:
+    """The linear address that an expression or number means: tracepoints speak of these."""
+    what = _place(text)
+    return tape.symbols.lvalue(what).address if isinstance(what, str) else what if isinstance(what, int) else what[0]
+
+
+@query.command(epilog=epilog("racetape query tasks bug.tape", "racetape query tasks bug.tape --json"))
+@tape_argument
+@json_option
+def tasks(tape: Path, as_json: bool) -> None:
+    """Which tasks ran, on which CPUs, how often and for how many steps, and the first time of each."""
+    from debugger.task_names import task_names
+    from traces import Tape
+
+    with Tape(tape) as recording:
+        _begin(recording, None)
+        rows: dict[tuple[int | None, int], list[int]] = {}
+        for run in recording.task_runs():
+            row = rows.setdefault((run.task, run.cpu), [run.first_step, 0, 0])
+            row[1] += 1
+            row[2] += run.end_step - run.first_step
+        names = task_names(recording, {task for task, _ in rows if task is not None})
+        answer = [
+            {"task": task, "name": names.get(task or 0), "cpu": cpu, "first_step": first, "runs": runs, "steps": steps}
+            for (task, cpu), (first, runs, steps) in sorted(rows.items(), key=lambda row: row[1])
+        ]
+        if as_json:
+            emit({"tape": str(recording.path), "rows": answer})
+        else:
+            for each in answer:
+                what = f"{each['name'] or '?'} ({each['task']:#x})" if each["task"] is not None else "a task not known"
+                click.echo(
+                    f"@{each['first_step']} cpu{each['cpu']} {what}: {each['runs']:,} times, {each['steps']:,} steps"
+                )
+    finish(recording, 0)
+
+
 @query.command(epilog=epilog("racetape query at bug.tape @104624", "racetape query at bug.tape 50% --json"))
 @tape_argument
 @click.argument("position")

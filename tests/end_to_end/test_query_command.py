@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from machine.errors import UsageError
@@ -136,6 +137,31 @@ def test_events_and_steps(tape_path: Path, run: Run) -> None:
     answer = json.loads(run("query", "at", tape_path, f"@{step}", "--json")[1])
     assert (answer["cpu"], answer["choice"]) == (choice.cpu, choice.choice)
     assert "interrupt" in {row["kind"] for row in answer["events"]}
+
+
+def test_locks_and_tasks(tape_path: Path, run: Run) -> None:
+    with Tape(tape_path) as tape:
+        numbers = {name: number for number, name in tape.symbols.tracepoints().items()}
+        events = tape.events[:]
+        traces = events[events.kind == KINDS["trace"]]
+        lock = tape.symbols.lvalue("contig_page_data.node_zones[1].lru_lock").address
+        of_lock = np.isin(traces.phys, [numbers["lock_acquire"], numbers["lock_release"]]) & (traces.value == lock)
+        assert tape.traces("lock_acquire", lock).count() > 3
+        with pytest.raises(UsageError, match="no tracepoint 'nothing'"):
+            tape.traces("nothing")
+        runs = list(tape.task_runs())
+        first, end = tape.events_range
+        switches = traces[traces.phys == numbers["sched_switch"]]
+        for cpu in range(2):
+            mine = [run for run in runs if run.cpu == cpu]
+            assert [run.first_step for run in mine] == [first, *switches.step[switches.cpu == cpu].tolist()]
+            assert [run.end_step for run in mine] == [*switches.step[switches.cpu == cpu].tolist(), end]
+            assert [run.task for run in mine[1:]] == switches.addr[switches.cpu == cpu].tolist()
+    out = run("query", "locks", tape_path, "contig_page_data.node_zones[1].lru_lock", "--limit", "100000", "--json")[1]
+    assert [row["step"] for row in json.loads(out)["rows"]] == traces[of_lock].step.tolist()
+    rows = json.loads(run("query", "tasks", tape_path, "--json")[1])["rows"]
+    assert sum(row["steps"] for row in rows) == 2 * (end - first)
+    assert {"thp", "swapper"} <= {row["name"] for row in rows}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from machine.errors import UsageError
 from traces import _codec
 from traces.chunks import CHUNK_BYTES_MAX, FormatError, zstd_pack, zstd_unpack
 from traces.schema import (
@@ -128,6 +129,27 @@ class Events:
         length = np.maximum(self.size.astype(np.uint64), np.where(self.kind == AD_UPDATE, 4, 0).astype(np.uint64))
         touches = (self.phys < np.uint64(phys + size_bytes)) & (self.phys + length > np.uint64(phys))
         return self[touches & self.is_write()]
+
+    def to_arrow(self) -> Any:
+        """A pyarrow table of the nine columns, `kind` as names; without a copy. Raises UsageError without PyArrow."""
+        try:
+            import pyarrow as pa
+        except ImportError:
+            raise UsageError("a table needs PyArrow: pip install 'racetape[sql]'") from None
+        names = pa.array([KIND_NAMES.get(number, f"kind {number}") for number in range(256)], pa.string())
+        columns = {name: pa.array(column) for (name, _), column in zip(COLUMNS, self.columns(), strict=True)}
+        columns["kind"] = pa.DictionaryArray.from_arrays(columns["kind"], names)
+        return pa.table(columns)
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame of the nine columns, `kind` as names (categorical). Raises UsageError without pandas."""
+        try:
+            import pandas
+        except ImportError:
+            raise UsageError("a data frame needs pandas: pip install pandas") from None
+        names = [KIND_NAMES.get(number, f"kind {number}") for number in range(256)]
+        columns = {name: column for (name, _), column in zip(COLUMNS, self.columns(), strict=True)}
+        return pandas.DataFrame({**columns, "kind": pandas.Categorical.from_codes(self.kind, names)})
 
     @staticmethod
     def buffer(count: int) -> Events:

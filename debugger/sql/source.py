@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,21 +55,22 @@ class Piece:
 
 
 class Source:
-    """The events of one tape, piece by piece. May be used by several threads."""
+    """The events of one tape, piece by piece. May be used by several threads.
 
-    def __init__(self, tape: Tape) -> None:
+    Args:
+        first_step: of the first event; None: where the tape's begin. What comes before that is made again.
+    """
+
+    def __init__(self, tape: Tape, first_step: int | None = None) -> None:
         self._tape = tape
         self._buffers = threading.local()
         self._replay_lock: Final = threading.Lock()
         self._timeline: Timeline | None = None
-        end = tape.events_range[1]
+        begin, end = tape.events_range
         taped = [Piece(c.first_step, c.end_step, c) for c in tape.events_chunks]
         # A cut tape may end between choices and their events; of a stripped one all are made again.
-        made = [
-            Piece(low, min(low - low % WINDOW_STEPS + WINDOW_STEPS, tape.end_step), None)
-            for low in _starts(end, tape.end_step)
-        ]
-        self.pieces: tuple[Piece, ...] = (*taped, *made)
+        before, behind = ((begin if first_step is None else first_step), begin), (end, tape.end_step)
+        self.pieces: tuple[Piece, ...] = (*_windows(*before), *taped, *_windows(*behind))
         if tape.end_step >= 1 << 63:
             raise UsageError(f"{tape.path} claims {tape.end_step} steps, more than SQL can count")
 
@@ -143,8 +144,9 @@ class Source:
         return events
 
 
-def _starts(first: int, end: int) -> Iterable[int]:
-    """Where pieces of the steps `first` to `end` - 1 begin: at `first` and at whole windows."""
-    if first < end:
-        yield first
-        yield from range((first // WINDOW_STEPS + 1) * WINDOW_STEPS, end, WINDOW_STEPS)
+def _windows(first: int, end: int) -> Iterator[Piece]:
+    """The steps `first` to `end` - 1 in pieces that have to be made again, cut where the timeline's windows are."""
+    while first < end:
+        cut = min(first - first % WINDOW_STEPS + WINDOW_STEPS, end)
+        yield Piece(first, cut, None)
+        first = cut

@@ -90,6 +90,25 @@ def rebuild(tape: Path, output: Path, whole: bool, no_index: bool, as_json: bool
     finish(recording, 0)
 
 
+@tape.command(epilog=epilog("racetape tape index old.tape -o new.tape"))
+@tape_argument
+@output_option
+@json_option
+def index(tape: Path, output: Path, as_json: bool) -> None:
+    """Copy TAPE with an index of each chunk of events, without replaying it."""
+    from racetape.progress import ticking
+    from traces import Tape
+    from traces.reindex import reindex
+
+    with Tape(tape) as recording, ticking("indexing", recording.end_step) as tick:
+        size_bytes = reindex(recording, output, tick)
+    if as_json:
+        emit({"tape": str(output), "size_bytes": size_bytes, "from": str(tape)})
+    else:
+        click.echo(f"{output}: {size_bytes:,} bytes (was {recording.path.stat().st_size:,})")
+    finish(recording, 0)
+
+
 @tape.command(
     epilog=epilog(
         "racetape tape attach bug.tape --sources               the guest's source files",

@@ -58,6 +58,27 @@ def test_rebuild_whole_and_without_index(small: Path, run: Run, tmp_path: Path) 
         assert a.footer == c.footer
 
 
+def test_indexes_can_be_made_later(small: Path, run: Run, tmp_path: Path) -> None:
+    bare, later = tmp_path / "bare.tape", tmp_path / "later.tape"
+    assert run("tape", "rebuild", small, "--no-index", "-o", bare)[0] == 0
+    assert run("tape", "index", bare, "-o", later)[0] == 0
+    assert later.read_bytes() == small.read_bytes()
+    assert run("tape", "index", small, "-o", later)[0] == 0
+    assert later.read_bytes() == small.read_bytes()
+    old = Path(__file__).parents[1] / "traces" / "conformance" / "format-4-guest.tape"
+    assert run("tape", "index", old, "-o", later)[0] == 0
+    assert run("verify", later)[0] == 0
+    with Tape(later) as tape:
+        assert all(
+            tape.index_of(chunk) is not None for chunk in tape.events_chunks if chunk.end_step > chunk.first_step
+        )
+    bare.write_bytes(small.read_bytes()[:-400])
+    assert run("tape", "index", bare, "-o", later)[0] == 2
+    with Tape(later) as tape:
+        assert tape.unfinished
+    assert run("tape", "index", small, "-o", small)[0] == 2
+
+
 def test_rebuild_of_what_does_not_replay(small: Path, run: Run, tmp_path: Path) -> None:
     cut, target = tmp_path / "cut.tape", tmp_path / "target.tape"
     with Tape(small) as tape:

@@ -6,6 +6,8 @@ import os
 import sys
 
 if path := os.environ.get("RACETAPE_CODEC"):
+    if hasattr(os, "RTLD_DEEPBIND"):
+        os.RTLD_DEEPBIND = 0  # ASan aborts where capstone is loaded with it.
     loader = importlib.machinery.ExtensionFileLoader("traces._codec", path)
     spec = importlib.util.spec_from_file_location("traces._codec", path, loader=loader)
     assert spec is not None

@@ -299,7 +299,7 @@ def test_several_threads_code_at_once() -> None:
 
 
 def test_codec_with_sanitizers(tmp_path: Path) -> None:
-    """The same tests on a build with ASan and UBSan, without a warning."""
+    """The same tests, and those of indexes, on a build with ASan and UBSan, without a warning."""
     root = Path(__file__).parents[2]
     codec = tmp_path / "_codec.so"
     flags = "-shared -fPIC -std=c11 -O1 -g -Wall -Wextra -Werror -UNDEBUG -fno-sanitize-recover=undefined"
@@ -316,7 +316,8 @@ def test_codec_with_sanitizers(tmp_path: Path) -> None:
         "PYTHONPATH": str(root),
     }
     options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not soak", "-k", "not sanitizers"]
-    command = [sys.executable, "-m", "pytest", *options, __file__]
+    files = [__file__, str(Path(__file__).with_name("test_traces_index.py"))]
+    command = [sys.executable, "-m", "pytest", *options, *files]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-import capstone
-
 INSTRUCTION_BYTES_MAX: Final = 15
 """Longest x86 instruction."""
 
@@ -66,6 +64,9 @@ def first_access(code: bytes, pc: int, bits: int = 32) -> int | None:
 
 @cache
 def _engine(bits: int) -> Any:
+    # Imported here: it cannot be loaded under sanitizers, where tapes are tested, too.
+    import capstone
+
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32 if bits == 32 else capstone.CS_MODE_64)
     engine.syntax = capstone.CS_OPT_SYNTAX_ATT
     return engine

@@ -1,16 +1,23 @@
 """Coding of event columns in C. Private: `traces.columns` is its face. Format: docs/tape-format.md, "Streams"."""
 
-from typing import Any
+from typing import Any, overload
 
 from numpy.typing import NDArray
 from typing_extensions import Buffer as _Buffer
 
-def encode(columns: tuple[_Buffer | NDArray[Any], ...], /) -> tuple[bytes, tuple[int, int, int, int]]:
-    """(the four streams of codec 4 one behind the other, their lengths in bytes) of at most 2^18 events. Lets other
-    threads run.
+@overload
+def encode(columns: tuple[_Buffer | NDArray[Any], ...], /) -> tuple[bytes, tuple[int, int, int, int]]: ...
+@overload
+def encode(
+    columns: tuple[_Buffer | NDArray[Any], ...], rules: bytes, /
+) -> tuple[bytes, tuple[int, int, int, int], bytes | None]:
+    """(the four streams of codec 4 one behind the other, their lengths in bytes) of at most 2^18 events, and with
+    `rules` their index, None if they touch too many pages. Lets other threads run.
 
     `columns` are step, pc, addr, phys, value (8 bytes an element) and kind, cpu, size, info (1 byte), as
-    `Machine.events` gives them: the fields of one array of rows of 48 bytes. Raises ValueError if they are not.
+    `Machine.events` gives them: the fields of one array of rows of 48 bytes. `rules` has a byte for each event kind (0
+    nothing, 1 load, 2 store, 3 drain, 4 walk, 5 A/D update, 6 trace), then the bits of `info` that say that a store is
+    drained, and that an access is to a device. Raises ValueError if they are not.
     """
 
 def decode(
@@ -25,14 +32,6 @@ def decode(
 
     `codec` is 3 or 4 (docs/tape-format.md); the streams and sizes are in its order. Raises ValueError if the streams do
     not hold exactly so many events; what the columns hold is then undefined.
-    """
-
-def index_build(columns: tuple[_Buffer | NDArray[Any], ...], rules: bytes, /) -> bytes | None:
-    """The index of the events in `columns`, which are as for `encode`; None if they touch too many pages. Lets other
-    threads run.
-
-    `rules` has a byte for each event kind (0 nothing, 1 load, 2 store, 3 drain, 4 walk, 5 A/D update, 6 trace), then
-    the bits of `info` that say that a store is drained, and that an access is to a device.
     """
 
 def index_find(index: bytes, first_word: int, last_word: int, /) -> tuple[int, int]:

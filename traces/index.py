@@ -15,7 +15,7 @@ import numpy as np
 
 from traces import _codec
 from traces.chunks import CHUNK_BYTES_MAX, FormatError, zstd_pack, zstd_unpack
-from traces.columns import Tap
+from traces.columns import Coded, Tap
 from traces.schema import DEVICE, DRAINED, KINDS, RecordArray, U64Array
 
 READ, WRITTEN, NEGATIVE, ISSUED = 1, 2, 4, 8
@@ -42,15 +42,20 @@ _RULES: Final = _rules()
 assert max(KINDS.values()) < 32, "the index counts kinds up to 31"
 
 
-def index_tap(tap: Tap) -> bytes | None:
-    """Payload of the index chunk for what `Machine.events_take` gave; None if it would be no gain.
+def code_with_index(tap: Tap) -> tuple[Coded, bytes | None]:
+    """The streams of what `Machine.events_take` gave, and the payload of their index chunk, None if it were no gain.
 
     Other threads run meanwhile.
     """
-    body = _codec.index_build(tap[1:], _RULES)
-    if body is None or len(body) > CHUNK_BYTES_MAX:
-        return None
-    return zstd_pack(body, _LEVEL)
+    count, *columns = tap
+    streams, sizes, body = _codec.encode(tuple(columns), _RULES)
+    index = None if body is None or len(body) > CHUNK_BYTES_MAX else zstd_pack(body, _LEVEL)
+    return (count, streams, sizes), index
+
+
+def index_tap(tap: Tap) -> bytes | None:
+    """The payload of the index chunk alone."""
+    return code_with_index(tap)[1]
 
 
 def decode_index(payload: bytes) -> ChunkIndex:

@@ -18,7 +18,7 @@ from traces import _codec, chunks, records
 from traces.background import Background, Job, Prepare
 from traces.chunks import HASH_BYTES, HEADER_BYTES, MAGIC, FormatError
 from traces.columns import EVENTS_MAX, Events, Tap, code_tap, pack_events, tap_of
-from traces.index import index_tap
+from traces.index import code_with_index
 from traces.records import PAGE_BYTES, PAGES_MAX, Attachment, Checkpoint, TapeFooter, TapeHeader
 from traces.schema import FORMAT_VERSION, RecordArray
 
@@ -157,8 +157,8 @@ class TapeWriter:
 
         def code() -> Job:
             tap = get()
-            payload = pack_events(code_tap(tap), state_hash)
-            index = index_tap(tap) if self._index and tap[0] else None
+            coded, index = code_with_index(tap) if self._index and tap[0] else (code_tap(tap), None)
+            payload = pack_events(coded, state_hash)
 
             def write() -> None:
                 self._chunk(chunks.EVENTS, payload, first, end_step)

@@ -28,15 +28,6 @@ struct columns {
 
 /* Bytes that `coded` of encode_events must have room for. */
 size_t encoded_bytes_max(size_t count);
-/* Writes the streams one behind the other. Returns false if memory is short. */
-bool encode_events(const struct row *rows, size_t count, uint8_t *coded, uint32_t stream_bytes[STREAM_COUNT]);
-
-enum decode_status { DECODE_OK, DECODE_DAMAGED, DECODE_NO_MEMORY };
-/* `coded` has as many bytes as the streams together. Writes `count` elements of every column if all is well. With `prefix` there may be
- * more events than these, which are the first; else the streams must hold exactly so many. */
-enum decode_status decode_events(enum codec codec, const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
-				 bool prefix, const struct columns *out);
-
 /* What an index says of an 8-byte word. */
 enum { WORD_READ = 1, WORD_WRITTEN = 2, WORD_NEGATIVE = 4, WORD_ISSUED = 8, WORD_FLAGS = 15 };
 
@@ -47,9 +38,22 @@ struct index_rules {
 };
 enum index_role { ROLE_NONE, ROLE_LOAD, ROLE_STORE, ROLE_DRAIN, ROLE_WALK, ROLE_AD_UPDATE, ROLE_TRACE };
 
-/* The index of a chunk's events (docs/tape-format.md, section "Index"), in memory that the caller frees. Returns false if memory is
- * short, or if the events touch so many pages that an index would be no gain: then *index is NULL. */
-bool build_index(const struct row *rows, size_t count, const struct index_rules *rules, uint8_t **index, size_t *index_bytes);
+/* An index of the events (docs/tape-format.md, section "Index"), in memory that the caller frees; NULL if they touch so many pages
+ * that it would be no gain. */
+struct index {
+	uint8_t *data;
+	size_t size;
+};
+
+/* Writes the streams one behind the other, and with `rules` makes the index, too. Returns false if memory is short. */
+bool encode_events(const struct row *rows, size_t count, uint8_t *coded, uint32_t stream_bytes[STREAM_COUNT],
+		   const struct index_rules *rules, struct index *index);
+
+enum decode_status { DECODE_OK, DECODE_DAMAGED, DECODE_NO_MEMORY };
+/* `coded` has as many bytes as the streams together. Writes `count` elements of every column if all is well. With `prefix` there may be
+ * more events than these, which are the first; else the streams must hold exactly so many. */
+enum decode_status decode_events(enum codec codec, const uint8_t *coded, const uint32_t stream_bytes[STREAM_COUNT], size_t count,
+				 bool prefix, const struct columns *out);
 
 /* An index may claim anything: all of these return false if it is damaged. */
 struct word_entry {

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "index.h"
 #include "predict.h"
 
 enum {
@@ -60,7 +61,14 @@ struct encoder {
 	uint8_t *at[STREAM_COUNT];
 	struct site *site; /* of the latest event */
 	size_t run;	   /* events as expected since the last other one */
+	struct index_builder *index; /* or NULL */
+	struct effect effects[SITE_COUNT];
 };
+
+static struct effect *effect_of_site(struct encoder *e, const struct site *site)
+{
+	return &e->effects[site - e->predictor.sites];
+}
 
 /* Says which site comes after `site`, other than expected. */
 static struct site *put_site(struct encoder *e, struct site *site, const struct row *row, uint64_t steps)
@@ -82,6 +90,8 @@ static struct site *put_site(struct encoder *e, struct site *site, const struct 
 			*e->at[STREAM_CONTROL]++ = CODE_NEW;
 			to = put_number(to, zigzag(row->pc - site->pc));
 			to = put_number(to, row->meta);
+			if (e->index)
+				index_site(e->index, effect_of_site(e, next), next->meta, row->pc, row->meta);
 			start_site(next, row->pc, row->meta);
 		}
 		e->at[STREAM_SITE] = put_number(to, steps);
@@ -182,8 +192,8 @@ ALWAYS_INLINE struct site *put_event(struct encoder *e, struct site *site, const
 	return s;
 }
 
-/* Four rows must stand before the first. */
-static void put_rows(struct encoder *e, const struct row *rows, size_t count)
+/* Four rows must stand before the first, which is row `number` of the chunk. */
+ALWAYS_INLINE void put_rows(struct encoder *e, const struct row *rows, size_t count, uint32_t number, struct index_builder *index)
 {
 	struct predictor *p = &e->predictor;
 	struct site *site = e->site;
@@ -202,11 +212,15 @@ static void put_rows(struct encoder *e, const struct row *rows, size_t count)
 				note_event(next, row->addr, row->value, cell);
 				site = next;
 				step = row->step;
+				if (index)
+					note_row(index, effect_of_site(e, site), row, number + (uint32_t)(row - rows));
 				continue;
 			}
 		}
 		e->at[STREAM_CONTROL] = put_run(e->at[STREAM_CONTROL], (size_t)(row - run));
 		site = put_event(e, site, row, row->step - step, same_origin);
+		if (index)
+			note_row(index, effect_of_site(e, site), row, number + (uint32_t)(row - rows));
 		run = row + 1;
 		step = row->step;
 	}
@@ -220,33 +234,53 @@ static void put_events(struct encoder *e, const struct row *rows, size_t count)
 	struct row start[2 * ROWS_BACK] = {0};
 	size_t head = count < ROWS_BACK ? count : ROWS_BACK;
 	memcpy(start + ROWS_BACK, rows, head * sizeof(*rows));
-	put_rows(e, start + ROWS_BACK, head);
-	if (count > head)
-		put_rows(e, rows + head, count - head);
+	put_rows(e, start + ROWS_BACK, head, 0, e->index);
+	/* Each a copy of its own. */
+	if (count > head && e->index)
+		put_rows(e, rows + head, count - head, ROWS_BACK, e->index);
+	else if (count > head)
+		put_rows(e, rows + head, count - head, ROWS_BACK, NULL);
 	e->at[STREAM_CONTROL] = put_run(e->at[STREAM_CONTROL], e->run);
 }
 
-bool encode_events(const struct row *rows, size_t count, uint8_t *coded, uint32_t stream_bytes[STREAM_COUNT])
+/* What the sites' rows did goes to the index. */
+static bool finish_index(struct encoder *e, struct index *index)
+{
+	for (size_t i = 0; i < SITE_COUNT; i++)
+		e->index->kind_count[(uint8_t)e->predictor.sites[i].meta] += e->effects[i].count;
+	return index_finish(e->index, &index->data, &index->size);
+}
+
+bool encode_events(const struct row *rows, size_t count, uint8_t *coded, uint32_t stream_bytes[STREAM_COUNT],
+		   const struct index_rules *rules, struct index *index)
 {
 	assert(count <= CODEC_EVENTS_MAX);
+	if (index)
+		*index = (struct index){NULL, 0};
 	struct encoder *e = calloc(1, sizeof(*e));
 	if (!e)
 		return false;
-	uint8_t *starts[STREAM_COUNT], *to = coded;
-	for (int i = 0; i < STREAM_COUNT; i++) {
-		starts[i] = e->at[i] = to;
-		to += stream_room(count, i);
+	e->index = rules ? index_new(rules) : NULL;
+	bool done = !rules || e->index;
+	if (done) {
+		uint8_t *starts[STREAM_COUNT], *to = coded;
+		for (int i = 0; i < STREAM_COUNT; i++) {
+			starts[i] = e->at[i] = to;
+			to += stream_room(count, i);
+		}
+		e->site = e->predictor.sites;
+		put_events(e, rows, count);
+		to = coded;
+		for (int i = 0; i < STREAM_COUNT; i++) {
+			size_t size = (size_t)(e->at[i] - starts[i]);
+			assert(size + SLACK / 2 <= stream_room(count, i));
+			memmove(to, starts[i], size);
+			to += size;
+			stream_bytes[i] = (uint32_t)size;
+		}
+		done = !e->index || finish_index(e, index);
 	}
-	e->site = e->predictor.sites;
-	put_events(e, rows, count);
-	to = coded;
-	for (int i = 0; i < STREAM_COUNT; i++) {
-		size_t size = (size_t)(e->at[i] - starts[i]);
-		assert(size + SLACK / 2 <= stream_room(count, i));
-		memmove(to, starts[i], size);
-		to += size;
-		stream_bytes[i] = (uint32_t)size;
-	}
+	index_free(e->index);
 	free(e);
-	return true;
+	return done;
 }

@@ -1,21 +1,9 @@
 /* The index of a chunk's events: docs/tape-format.md, section "Index". */
+#include "index.h"
+
 #include <stdlib.h>
-#include <string.h>
 
-#include "codec.h"
-#include "predict.h"
-
-enum {
-	WORDS_PER_PAGE = CODEC_PAGE_BYTES / 8,
-	PAGES_MAX = 1 << 14, /* 42 MB while the index is built */
-	PAGE_SLOTS = 2 * PAGES_MAX,
-	SEEN_BITS = 10,
-	SEEN_WAYS = 4,
-	RECENT_BITS = 6,
-	NUMBER_MAX = 10, /* bytes of a varint */
-	KINDS_MAX = 32,
-	NONE = -1,
-};
+enum { NUMBER_MAX = 10 /* bytes of a varint */ };
 
 /* Little endian, seven bits a byte, the upper bit set in all but the last. */
 static uint8_t *put_varint(uint8_t *to, uint64_t x)
@@ -28,39 +16,27 @@ static uint8_t *put_varint(uint8_t *to, uint64_t x)
 
 /* -- building -- */
 
-struct page_words {
-	uint64_t page;
-	uint8_t flags[WORDS_PER_PAGE];
-	uint32_t row[WORDS_PER_PAGE];
-};
+struct index_builder *index_new(const struct index_rules *rules)
+{
+	struct index_builder *b = calloc(1, sizeof(*b));
+	if (b) {
+		b->rules = rules;
+		for (size_t i = 0; i < RECENT_PAGES; i++)
+			b->recent[i].page = UINT64_MAX; /* which no word's page is */
+	}
+	return b;
+}
 
-/* What rows of one kind with the same info do to memory. */
-struct effect {
-	uint32_t count;   /* of rows */
-	uint8_t flags;    /* WORD_..., but for WORD_NEGATIVE */
-	uint8_t negative; /* WORD_NEGATIVE if the sign of what is written counts */
-	uint8_t size_min;
-	uint8_t trace;
-};
-
-struct builder {
-	struct effect effects[KINDS_MAX][256]; /* by kind and info */
-	struct page_words *pages;
-	size_t page_count, page_room;
-	struct page_at {
-		uint64_t page;
-		size_t offset; /* in bytes, of its words in `pages` */
-	} recent[1 << RECENT_BITS]; /* by the page's lower bits */
-	int32_t slot[PAGE_SLOTS]; /* by hash of the page: its index, or NONE */
-	uint64_t seen_pc[1 << SEEN_BITS][SEEN_WAYS];
-	struct operand_entry seen_operand[1 << SEEN_BITS];
-	/* With some of them more than once. */
-	uint64_t *pcs;
-	size_t pc_count, pc_room;
-	struct operand_entry *operands;
-	size_t operand_count, operand_room;
-	bool too_many;
-};
+void index_free(struct index_builder *b)
+{
+	if (!b)
+		return;
+	for (size_t i = 0; i < BLOCKS_MAX; i++)
+		free(b->blocks[i]);
+	free(b->pcs);
+	free(b->operands);
+	free(b);
+}
 
 /* `items` with room for one more than `count`, or NULL. As little memory as needed: to have the system clear it costs more than to
  * fill it. */
@@ -74,137 +50,109 @@ static void *grow(void *items, size_t item_bytes, size_t count, size_t *room)
 	return grown;
 }
 
-static struct page_words *page_add(struct builder *b, uint64_t page, int32_t *slot)
+static struct page_words *page_numbered(const struct index_builder *b, size_t number)
 {
-	if (b->page_count == PAGES_MAX) {
+	return &b->blocks[number / PAGES_PER_BLOCK][number % PAGES_PER_BLOCK];
+}
+
+static struct page_words *page_add(struct index_builder *b, uint64_t page, uint16_t *slot)
+{
+	size_t number = b->page_count;
+	if (number == PAGES_MAX) {
 		b->too_many = true;
-		return NULL;
+		return &b->spare;
 	}
-	struct page_words *pages = grow(b->pages, sizeof(*b->pages), b->page_count, &b->page_room);
-	if (!pages)
-		return NULL;
-	b->pages = pages;
-	struct page_words *p = &b->pages[b->page_count];
+	struct page_words **block = &b->blocks[number / PAGES_PER_BLOCK];
+	if (!*block)
+		*block = malloc(PAGES_PER_BLOCK * sizeof(**block));
+	if (!*block) {
+		b->no_memory = true;
+		return &b->spare;
+	}
+	struct page_words *p = page_numbered(b, number);
 	p->page = page;
 	memset(p->flags, 0, sizeof(p->flags));
-	*slot = (int32_t)b->page_count++;
+	*slot = (uint16_t)++b->page_count;
 	return p;
 }
 
-/* Into `recent`; false if its page cannot be noted. */
-static __attribute__((noinline)) bool page_find(struct builder *b, uint64_t page)
+__attribute__((noinline)) struct page_words *index_page(struct index_builder *b, uint64_t page)
 {
-	size_t at = mix(page, 15);
-	static_assert(PAGE_SLOTS == 1 << 15, "as many as mix gives");
-	while (b->slot[at] != NONE && b->pages[b->slot[at]].page != page)
+	size_t at = mix(page, PAGE_SLOT_BITS);
+	while (b->slot[at] && page_numbered(b, b->slot[at] - 1u)->page != page)
 		at = (at + 1) % PAGE_SLOTS;
-	if (b->slot[at] == NONE && !page_add(b, page, &b->slot[at]))
-		return false;
-	b->recent[page % (1 << RECENT_BITS)] = (struct page_at){page, (size_t)b->slot[at] * sizeof(*b->pages)};
-	return true;
+	struct page_words *p = b->slot[at] ? page_numbered(b, b->slot[at] - 1u) : page_add(b, page, &b->slot[at]);
+	b->recent[page % RECENT_PAGES] = (struct recent_page){page, p};
+	return p;
 }
 
-ALWAYS_INLINE bool note_word(struct builder *b, uint64_t word, uint8_t flags, uint32_t row)
-{
-	uint64_t page = word / WORDS_PER_PAGE;
-	const struct page_at *recent = &b->recent[page % (1 << RECENT_BITS)];
-	if (unlikely(recent->page != page) && !page_find(b, page))
-		return false;
-	struct page_words *p = (struct page_words *)((char *)b->pages + recent->offset);
-	size_t at = word % WORDS_PER_PAGE;
-	p->flags[at] |= flags;
-	/* Without a branch, which could not be foretold. */
-	p->row[at] = flags & WORD_WRITTEN ? row : p->row[at];
-	return true;
-}
-
-static bool note_operand(struct builder *b, uint64_t key, uint64_t value)
+static void note_operand(struct index_builder *b, uint64_t key, uint64_t value)
 {
 	struct operand_entry *seen = &b->seen_operand[mix(key << 56 ^ value, SEEN_BITS)];
 	if (seen->key == key + 1 && seen->value == value)
-		return true;
+		return;
 	struct operand_entry *operands = grow(b->operands, sizeof(*b->operands), b->operand_count, &b->operand_room);
-	if (!operands)
-		return false;
+	if (!operands) {
+		b->no_memory = true;
+		return;
+	}
 	b->operands = operands;
 	*seen = (struct operand_entry){key + 1, value};
 	b->operands[b->operand_count++] = (struct operand_entry){key, value};
-	return true;
 }
 
-static __attribute__((noinline)) bool note_pc(struct builder *b, uint64_t pc)
+__attribute__((noinline)) void index_operands(struct index_builder *b, const struct row *row)
 {
+	note_operand(b, 2 * row->phys, row->value);
+	note_operand(b, 2 * row->phys + 1, row->addr);
+}
+
+static struct effect effect_of(const struct index_rules *rules, uint32_t meta)
+{
+	uint8_t kind = (uint8_t)meta, size = (uint8_t)(meta >> 16), info = (uint8_t)(meta >> 24);
+	bool drained = info & rules->drained, device = info & rules->device;
+	struct effect effect = {.size = size ? size : 1};
+	switch ((enum index_role)rules->role[kind]) {
+	case ROLE_LOAD:
+		effect.flags = device ? 0 : WORD_READ;
+		break;
+	case ROLE_STORE:
+		effect.flags = device ? 0 : drained ? WORD_WRITTEN : WORD_ISSUED;
+		effect.negative = drained ? WORD_NEGATIVE : 0;
+		break;
+	case ROLE_DRAIN:
+		effect.flags = device ? 0 : WORD_WRITTEN;
+		effect.negative = WORD_NEGATIVE;
+		break;
+	case ROLE_WALK:
+		effect.flags = WORD_READ;
+		break;
+	case ROLE_AD_UPDATE: /* a page-table entry: its uppermost bit is no sign */
+		effect.flags = WORD_WRITTEN;
+		effect.size = size < 4 ? 4 : size;
+		break;
+	case ROLE_TRACE:
+		effect.trace = true;
+		break;
+	case ROLE_NONE:
+		break;
+	}
+	/* The sign of what is written, or of either half: a store of 8 bytes may be of two counters. */
+	effect.signs = UINT64_C(1) << ((8 * effect.size - 1) & 63) | (uint64_t)(effect.size == 8) << 31;
+	return effect;
+}
+
+void index_site(struct index_builder *b, struct effect *effect, uint32_t meta_before, uint64_t pc, uint32_t meta)
+{
+	b->kind_count[(uint8_t)meta_before] += effect->count;
+	*effect = effect_of(b->rules, meta);
 	uint64_t *pcs = grow(b->pcs, sizeof(*b->pcs), b->pc_count, &b->pc_room);
-	if (!pcs)
-		return false;
+	if (!pcs) {
+		b->no_memory = true;
+		return;
+	}
 	b->pcs = pcs;
-	b->seen_pc[mix(pc, SEEN_BITS)][b->pc_count % SEEN_WAYS] = pc;
 	b->pcs[b->pc_count++] = pc;
-	return true;
-}
-
-ALWAYS_INLINE bool has_seen(const struct builder *b, uint64_t pc)
-{
-	const uint64_t *ways = b->seen_pc[mix(pc, SEEN_BITS)];
-	static_assert(SEEN_WAYS == 4, "as many as are looked at");
-	return likely(ways[0] == pc) || ways[1] == pc || ways[2] == pc || ways[3] == pc;
-}
-
-/* Which words a row touches, and how. Returns false if its page cannot be noted. */
-ALWAYS_INLINE bool note_row(struct builder *b, const struct row *row, uint32_t number)
-{
-	struct effect *effect = &b->effects[row->meta % KINDS_MAX][row->meta >> 24];
-	effect->count++;
-	if (unlikely(!has_seen(b, row->pc)) && !note_pc(b, row->pc))
-		return false;
-	if (unlikely(!effect->flags))
-		return !effect->trace || (note_operand(b, 2 * row->phys, row->value) && note_operand(b, 2 * row->phys + 1, row->addr));
-	uint32_t size = row->meta >> 16 & 255;
-	size = size < effect->size_min ? effect->size_min : size;
-	/* The sign of what was written, or of either half: a store of 8 bytes may be of two counters. */
-	uint64_t signs = UINT64_C(1) << ((8 * size - 1) & 63) | (uint64_t)(size == 8) << 31;
-	bool negative = row->value & signs || row->phys & (size - 1);
-	uint8_t flags = effect->flags | (negative ? effect->negative : 0);
-	uint32_t crossed = ((uint32_t)(row->phys & 7) + size - 1) / 8;
-	for (uint32_t i = crossed; unlikely(i); i--)
-		if (!note_word(b, (row->phys >> 3) + i, flags, number))
-			return false;
-	return note_word(b, row->phys >> 3, flags, number);
-}
-
-static void learn_rules(struct builder *b, const struct index_rules *rules)
-{
-	for (int kind = 0; kind < KINDS_MAX; kind++)
-		for (int info = 0; info < 256; info++) {
-			bool drained = info & rules->drained, device = info & rules->device;
-			struct effect *effect = &b->effects[kind][info];
-			effect->size_min = 1;
-			switch ((enum index_role)rules->role[kind]) {
-			case ROLE_LOAD:
-				effect->flags = device ? 0 : WORD_READ;
-				break;
-			case ROLE_STORE:
-				effect->flags = device ? 0 : drained ? WORD_WRITTEN : WORD_ISSUED;
-				effect->negative = drained ? WORD_NEGATIVE : 0;
-				break;
-			case ROLE_DRAIN:
-				effect->flags = device ? 0 : WORD_WRITTEN;
-				effect->negative = WORD_NEGATIVE;
-				break;
-			case ROLE_WALK:
-				effect->flags = WORD_READ;
-				break;
-			case ROLE_AD_UPDATE: /* a page-table entry: its uppermost bit is no sign */
-				effect->flags = WORD_WRITTEN;
-				effect->size_min = 4;
-				break;
-			case ROLE_TRACE:
-				effect->trace = true;
-				break;
-			case ROLE_NONE:
-				break;
-			}
-		}
 }
 
 static int compare_numbers(const void *a, const void *b)
@@ -277,19 +225,19 @@ static uint8_t *put_words(uint8_t *to, const struct page_words *p)
 	return to;
 }
 
-static uint8_t *put_pages(uint8_t *to, const struct builder *b)
+static uint8_t *put_pages(uint8_t *to, const struct index_builder *b)
 {
 	/* Pairs of page and index are sorted, not the pages themselves. */
 	struct operand_entry *order = malloc((b->page_count + 1) * sizeof(*order));
 	uint8_t *one = malloc(WORDS_PER_PAGE * (3 + NUMBER_MAX));
 	if (order && one) {
 		for (size_t i = 0; i < b->page_count; i++)
-			order[i] = (struct operand_entry){b->pages[i].page, i};
+			order[i] = (struct operand_entry){page_numbered(b, i)->page, i};
 		qsort(order, b->page_count, sizeof(*order), compare_operands);
 		to = put_varint(to, b->page_count);
 		uint64_t before = 0;
 		for (size_t i = 0; i < b->page_count; i++) {
-			size_t size = (size_t)(put_words(one, &b->pages[order[i].value]) - one);
+			size_t size = (size_t)(put_words(one, page_numbered(b, order[i].value)) - one);
 			to = put_varint(to, order[i].key - before);
 			to = put_varint(to, size);
 			memcpy(to, one, size);
@@ -304,7 +252,7 @@ static uint8_t *put_pages(uint8_t *to, const struct builder *b)
 	return to;
 }
 
-static uint8_t *put_index(uint8_t *to, struct builder *b)
+static uint8_t *put_index(uint8_t *to, struct index_builder *b)
 {
 	to = put_pages(to, b);
 	if (!to)
@@ -325,63 +273,44 @@ static uint8_t *put_index(uint8_t *to, struct builder *b)
 		to = put_varint(to, operand.value - (operand.key == last.key ? last.value : 0));
 		last = operand;
 	}
-	uint64_t counts[KINDS_MAX] = {0}, kinds = 0;
-	for (size_t i = 0; i < KINDS_MAX; i++) {
-		for (size_t info = 0; info < 256; info++)
-			counts[i] += b->effects[i][info].count;
-		kinds += counts[i] > 0;
-	}
+	uint64_t kinds = 0;
+	for (size_t i = 0; i < 256; i++)
+		kinds += b->kind_count[i] > 0;
 	to = put_varint(to, kinds);
-	for (size_t i = 0; i < KINDS_MAX; i++)
-		if (counts[i]) {
+	for (size_t i = 0; i < 256; i++)
+		if (b->kind_count[i]) {
 			to = put_varint(to, i);
-			to = put_varint(to, counts[i]);
+			to = put_varint(to, b->kind_count[i]);
 		}
 	return to;
 }
 
 /* Most bytes of an index: each word in a run of its own. */
-static size_t index_bytes_max(const struct builder *b)
+static size_t index_bytes_max(const struct index_builder *b)
 {
 	return b->page_count * (WORDS_PER_PAGE * (2 + 2 + 1 + 5) + 2 * NUMBER_MAX) + (b->pc_count + 2 * b->operand_count) * NUMBER_MAX +
-	       KINDS_MAX * 2 * NUMBER_MAX + 4 * NUMBER_MAX;
+	       256 * 2 * NUMBER_MAX + 4 * NUMBER_MAX;
 }
 
-bool build_index(const struct row *rows, size_t count, const struct index_rules *rules, uint8_t **index, size_t *index_bytes)
+bool index_finish(struct index_builder *b, uint8_t **index, size_t *index_bytes)
 {
-	assert(count <= CODEC_EVENTS_MAX);
 	*index = NULL;
 	*index_bytes = 0;
-	struct builder *b = calloc(1, sizeof(*b));
-	if (!b)
+	if (b->no_memory)
 		return false;
-	learn_rules(b, rules);
-	memset(b->recent, 0xff, sizeof(b->recent)); /* no page has this number */
-	memset(b->slot, 0xff, sizeof(b->slot));
-	for (int way = 0; way < SEEN_WAYS; way++)
-		b->seen_pc[mix(0, SEEN_BITS)][way] = 1; /* which belongs elsewhere: no slot seems to have seen its own */
-	bool done = true;
-	for (size_t i = 0; done && i < count; i++)
-		done = note_row(b, &rows[i], (uint32_t)i);
-	if (done) {
-		size_t bytes_max = index_bytes_max(b);
-		uint8_t *out = malloc(bytes_max);
-		uint8_t *end = out ? put_index(out, b) : NULL;
-		if (end) {
-			*index = out;
-			*index_bytes = (size_t)(end - out);
-			assert(*index_bytes <= bytes_max);
-		} else {
-			free(out);
-			done = false;
-		}
+	if (b->too_many)
+		return true;
+	size_t bytes_max = index_bytes_max(b);
+	uint8_t *out = malloc(bytes_max);
+	uint8_t *end = out ? put_index(out, b) : NULL;
+	if (!end) {
+		free(out);
+		return false;
 	}
-	done |= b->too_many;
-	free(b->pages);
-	free(b->pcs);
-	free(b->operands);
-	free(b);
-	return done;
+	*index = out;
+	*index_bytes = (size_t)(end - out);
+	assert(*index_bytes <= bytes_max);
+	return true;
 }
 
 /* -- reading -- */

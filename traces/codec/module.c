@@ -53,9 +53,42 @@ static bool columns_are_rows(const Py_buffer views[COLUMN_COUNT])
 	return views[0].shape[0] <= CODEC_EVENTS_MAX && (uintptr_t)views[0].buf % _Alignof(struct row) == 0;
 }
 
-static PyObject *module_encode(PyObject *module, PyObject *columns)
+/* The rules as `traces.index` makes them: a role for each kind, then the bits of info that say drained and device. */
+static bool rules_get(struct index_rules *rules, const char *bytes, Py_ssize_t size)
+{
+	if (size != 258) {
+		PyErr_SetString(PyExc_ValueError, "the rules are a byte for each kind and two of info");
+		return false;
+	}
+	memcpy(rules->role, bytes, sizeof(rules->role));
+	rules->drained = (uint8_t)bytes[256];
+	rules->device = (uint8_t)bytes[257];
+	return true;
+}
+
+static PyObject *encoded(const uint8_t *coded, const uint32_t sizes[STREAM_COUNT], const struct index *index, bool with_index)
+{
+	Py_ssize_t total = 0;
+	for (int i = 0; i < STREAM_COUNT; i++)
+		total += sizes[i];
+	PyObject *of_sizes = Py_BuildValue("(IIII)", sizes[0], sizes[1], sizes[2], sizes[3]);
+	if (!of_sizes)
+		return NULL;
+	if (!with_index)
+		return Py_BuildValue("(y#N)", (const char *)coded, total, of_sizes);
+	/* Nothing is None. */
+	return Py_BuildValue("(y#Ny#)", (const char *)coded, total, of_sizes, (const char *)index->data, (Py_ssize_t)index->size);
+}
+
+static PyObject *module_encode(PyObject *module, PyObject *args)
 {
 	(void)module;
+	PyObject *columns;
+	const char *bytes = NULL;
+	Py_ssize_t size = 0;
+	struct index_rules rules;
+	if (!PyArg_ParseTuple(args, "O|y#", &columns, &bytes, &size) || (bytes && !rules_get(&rules, bytes, size)))
+		return NULL;
 	Py_buffer views[COLUMN_COUNT];
 	if (!columns_get(columns, views, PyBUF_STRIDES))
 		return NULL;
@@ -65,21 +98,19 @@ static PyObject *module_encode(PyObject *module, PyObject *columns)
 	} else {
 		size_t count = (size_t)views[0].shape[0];
 		uint32_t sizes[STREAM_COUNT];
+		struct index index = {NULL, 0};
 		bool done = false;
 		uint8_t *coded = malloc(encoded_bytes_max(count));
 		if (coded) {
 			Py_BEGIN_ALLOW_THREADS
-			done = encode_events(views[0].buf, count, coded, sizes);
+			done = encode_events(views[0].buf, count, coded, sizes, bytes ? &rules : NULL, &index);
 			Py_END_ALLOW_THREADS
 		}
-		if (done) {
-			Py_ssize_t total = 0;
-			for (int i = 0; i < STREAM_COUNT; i++)
-				total += sizes[i];
-			result = Py_BuildValue("(y#(IIII))", (const char *)coded, total, sizes[0], sizes[1], sizes[2], sizes[3]);
-		} else {
+		if (done)
+			result = encoded(coded, sizes, &index, bytes);
+		else
 			PyErr_NoMemory();
-		}
+		free(index.data);
 		free(coded);
 	}
 	columns_release(views);
@@ -216,53 +247,6 @@ static PyObject *module_same_pages(PyObject *module, PyObject *pages)
 	return result;
 }
 
-/* The rules as `traces.index` makes them: a role for each kind, then the bits of info that say drained and device. */
-static bool rules_get(struct index_rules *rules, const char *bytes, Py_ssize_t size)
-{
-	if (size != 258) {
-		PyErr_SetString(PyExc_ValueError, "the rules are a byte for each kind and two of info");
-		return false;
-	}
-	memcpy(rules->role, bytes, sizeof(rules->role));
-	rules->drained = (uint8_t)bytes[256];
-	rules->device = (uint8_t)bytes[257];
-	return true;
-}
-
-static PyObject *module_index_build(PyObject *module, PyObject *args)
-{
-	(void)module;
-	PyObject *columns;
-	const char *bytes;
-	Py_ssize_t size;
-	struct index_rules rules;
-	if (!PyArg_ParseTuple(args, "Oy#", &columns, &bytes, &size) || !rules_get(&rules, bytes, size))
-		return NULL;
-	Py_buffer views[COLUMN_COUNT];
-	if (!columns_get(columns, views, PyBUF_STRIDES))
-		return NULL;
-	PyObject *result = NULL;
-	if (!columns_are_rows(views)) {
-		PyErr_SetString(PyExc_ValueError, "the columns are not the fields of at most 2**18 rows of 48 bytes");
-	} else {
-		bool done;
-		uint8_t *index;
-		size_t index_bytes;
-		Py_BEGIN_ALLOW_THREADS
-		done = build_index(views[0].buf, (size_t)views[0].shape[0], &rules, &index, &index_bytes);
-		Py_END_ALLOW_THREADS
-		if (!done)
-			PyErr_NoMemory();
-		else if (!index)
-			result = Py_NewRef(Py_None);
-		else
-			result = PyBytes_FromStringAndSize((const char *)index, (Py_ssize_t)index_bytes);
-		free(index);
-	}
-	columns_release(views);
-	return result;
-}
-
 static PyObject *index_damaged(void)
 {
 	PyErr_SetString(PyExc_ValueError, "this is no index");
@@ -330,9 +314,8 @@ static PyObject *module_index_read(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef module_methods[] = {
-	{"encode", module_encode, METH_O, "Events into streams; see _codec.pyi."},
+	{"encode", module_encode, METH_VARARGS, "Events into streams, and their index; see _codec.pyi."},
 	{"decode", module_decode, METH_VARARGS, "Streams into events; see _codec.pyi."},
-	{"index_build", module_index_build, METH_VARARGS, "What the events of a chunk touch; see _codec.pyi."},
 	{"index_find", module_index_find, METH_VARARGS, "What an index says of some words; see _codec.pyi."},
 	{"index_pages", module_index_pages, METH_VARARGS, "Which pages an index knows; see _codec.pyi."},
 	{"index_read", module_index_read, METH_VARARGS, "All that an index says; see _codec.pyi."},

@@ -145,6 +145,8 @@ class Account:
         divergence, negative: the first of each, or None.
         ghost: true count by zone index, relative to the counters' start values.
         announced: whether any ghost of the item was seen.
+        on_check: called at each check point with the event and each counter that it is about, of one zone or of all
+            together: what it is and what it should be.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class Account:
             index: row.value - sum(self.ghost.values()) for index, row in enumerate(counters) if row.zone is None
         }
         self.announced = False
+        self.on_check: Callable[[Event, Counter, int, int], None] | None = None
         # A differential counts for its zone and for all zones together, but it is one byte.
         self._places = list({id(place): place for row in self.counters for place in row.places}.values())
         self._item, self._zones, self._zone_of_page = item, zones, zone_of_page
@@ -324,6 +327,8 @@ class Account:
             if counter.zone not in (None, zone):
                 continue
             value = self.settled(index, but=context)
+            if self.on_check is not None:
+                self.on_check(row, counter, value, self.expected(index))
             work.changed.pop(index, None)
             cause = self._cause(index, value, work.wrote.pop(index, row))
             candidate = self._negative_candidates.pop((context, index), None)

@@ -53,7 +53,8 @@ def export(
     if Path(path).exists() and Path(path).samefile(tape.path):
         raise TapeError(f"{path} is the tape itself: give another name for the table")
     first_step, end_step = _steps(tape, first, end)
-    reader = Reader(Context(tape), Source(tape, min(first_step, tape.header.events_first)))
+    source = Source(tape, min(first_step, tape.header.events_first))
+    reader = Reader(Context(tape, source), source)
     try:
         with open(path, "wb") as stream:
             try:

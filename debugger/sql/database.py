@@ -107,7 +107,8 @@ class Database:
 
     def __init__(self, tape: Tape, *, memory: str = MEMORY, skip: bool = True) -> None:
         self.tape = tape
-        self.reader = Reader(Context(tape), Source(tape), skip=skip)
+        source = Source(tape)
+        self.reader = Reader(Context(tape, source), source, skip=skip)
         self._connection = duckdb.connect(":memory:")
         self._thread = ThreadPoolExecutor(1, "racetape-sql-query")
         try:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from debugger.sql.ghosts import ITEM_SHIFT
 from traces.schema import KIND_NAMES, KINDS, BoolArray, U64Array
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _PAGE_FAULT: Final = 14
 _SCOPES: Final = {0: "page", 1: "all but global", 2: "all"}
 _LOCK_ACTIONS: Final = {"lock_acquire": "acquire", "lock_release": "release"}
 _LOCK_BYTES: Final = 4
+_GHOST_ACTIONS: Final = {"ghost": "announce", "vmstat": "check"}
 
 
 def words(numbers: npt.NDArray[Any], texts: Mapping[int, str]) -> pa.Array:
@@ -140,6 +142,105 @@ def lock_action(rows: Rows) -> pa.Array:
 
 def lock_symbol(rows: Rows) -> pa.Array:
     return rows.context.names.symbols_of(rows.raw("value"), np.full(len(rows), _LOCK_BYTES, np.uint8))
+
+
+def is_call(rows: Rows) -> BoolArray:
+    """Which stores are those of a CALL's return address."""
+    return rows.context.names.calls(rows.raw("pc"), rows.raw("value"))
+
+
+def callee(rows: Rows) -> pa.Array:
+    names = [row[0] for row in _callees(rows)]
+    return pa.array(names, pa.string()).dictionary_encode()
+
+
+def callee_address(rows: Rows) -> pa.Array:
+    return pa.array([row[1] for row in _callees(rows)], pa.uint64())
+
+
+def direct(rows: Rows) -> pa.Array:
+    return pa.array([target is not None for target in rows.context.names.targets(rows.raw("pc"))], pa.bool_())
+
+
+def _callees(rows: Rows) -> list[tuple[str | None, int | None]]:
+    """(name, address) of the functions that CALLs go to."""
+    names = rows.context.names
+    targets = names.targets(rows.raw("pc"))
+    indirect = [index for index, target in enumerate(targets) if target is None]
+    found: list[tuple[str | None, int | None]] = [(None, target) for target in targets]
+    for index, pc in zip(indirect, _next_pcs(rows, indirect), strict=True):
+        # Where the CPU goes on is in the function that was called, mostly behind its first instruction.
+        found[index] = (None, None) if pc is None else names.function_at(pc) or (None, pc)
+    for index, target in enumerate(targets):
+        if target is not None and (function := names.function_at(target)) is not None:
+            found[index] = function[0], target
+    return found
+
+
+def _next_pcs(rows: Rows, chosen: list[int]) -> list[int | None]:
+    """For some of the rows, where their CPU is at its next event of a later step that is no drain."""
+    events = rows.events
+    steps, cpus = rows.raw("step"), rows.raw("cpu")
+    own = {cpu: np.flatnonzero((events.cpu == cpu) & (events.kind != DRAIN)) for cpu in set(cpus[chosen].tolist())}
+    found: list[int | None] = []
+    for index in chosen:
+        cpu = int(cpus[index])
+        at = int(np.searchsorted(events.step[own[cpu]], steps[index], side="right"))
+        found.append(int(events.pc[own[cpu][at]]) if at < len(own[cpu]) else rows.behind(cpu))
+    return found
+
+
+def ghost_action(rows: Rows) -> pa.Array:
+    return rows.context.tracepoint_names(rows.raw("phys"), _GHOST_ACTIONS)
+
+
+def item(rows: Rows) -> pa.Array:
+    return words(_items(rows).astype(np.uint8), rows.context.names.zone_items)
+
+
+def zone(rows: Rows) -> pa.Array:
+    ghosts, is_check = rows.context.ghosts, _is_check(rows)
+    value = rows.raw("value")
+    index = np.full(len(rows), -1, np.int64)
+    index[is_check] = ghosts.zones_at(value[is_check])
+    index[~is_check] = ghosts.zones_of_pages(value[~is_check])
+    names = pa.array(ghosts.zone_names(), pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(index.astype(np.int32), mask=index < 0), names)
+
+
+def page(rows: Rows) -> pa.Array:
+    return pa.array(rows.raw("value"), mask=_is_check(rows))
+
+
+def delta(rows: Rows) -> pa.Array:
+    low = rows.raw("addr").astype(np.int64) & np.int64((1 << ITEM_SHIFT) - 1)
+    top = np.int64(1 << ITEM_SHIFT - 1)
+    return pa.array((low ^ top) - top, mask=_is_check(rows))
+
+
+def counter(rows: Rows) -> pa.Array:
+    return _checked(rows, "value")
+
+
+def true_count(rows: Rows) -> pa.Array:
+    return _checked(rows, "expected")
+
+
+def _checked(rows: Rows, column: str) -> pa.Array:
+    checks = rows.context.ghosts.checks()
+    found = np.where(_is_check(rows), checks.find(rows.raw("step"), _items(rows)), -1)
+    values = np.append(getattr(checks, column), np.int64(0))
+    return pa.array(values[found], mask=found < 0)
+
+
+def _is_check(rows: Rows) -> BoolArray:
+    return rows.context.is_tracepoint(rows.raw("phys"), ("vmstat",))
+
+
+def _items(rows: Rows) -> U64Array:
+    addr = rows.raw("addr")
+    shifted: U64Array = addr >> np.uint64(ITEM_SHIFT)
+    return np.where(_is_check(rows), addr, shifted)
 
 
 def is_tracepoint(*names: str) -> Callable[[Rows], BoolArray]:

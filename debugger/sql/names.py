@@ -111,11 +111,13 @@ class Names:
     def __init__(self, symbols: Symbols) -> None:
         self.symbols = symbols
         self.tracepoints = symbols.tracepoints()
+        self.zone_items = _zone_items(symbols)
         self._lock = threading.RLock()
         self._functions, self._files, self._symbols = Words(), Words(), Words()
         self._lines: list[tuple[int, int, int, int]] = []  # (function, outer function, file, line)
         self._line_columns: I32Array = np.full((4, 1), -1, np.int32)
         self._calls: list[tuple[int, int | None]] = []  # (return address, target)
+        self._function_at: dict[int, tuple[str, int | None]] = {}
         code = [row for row in symbols.segments if row.executable]
         places = [(row.vaddr, row.vaddr + row.size_bytes) for row in code]
         # Code that runs before paging sits at its physical address.
@@ -200,28 +202,24 @@ class Names:
 
     # -- calls --
 
-    def calls(self, pc: U64Array, value: U64Array) -> tuple[BoolArray, I32Array]:
-        """(whether a store of `value` by the instruction at `pc` is that of a CALL, which call of `target`)."""
+    def calls(self, pc: U64Array, value: U64Array) -> BoolArray:
+        """Whether a store of `value` by the instruction at `pc` is that of a near CALL: its return address."""
         with self._lock:
             numbers = self._call_table.numbers(pc)
-            returns = np.array([row[0] for row in self._calls] or [0], np.uint64)
-        mask: BoolArray = (numbers >= 0) & (returns[numbers] == value)
-        return mask, numbers
+            returns = np.array([*(row[0] for row in self._calls), 0], np.uint64)
+        mask: BoolArray = (numbers >= 0) & (np.take(returns, numbers) == value)
+        return mask
 
-    def target(self, number: int) -> int | None:
-        """Where the CALL of that number goes; None if it is an indirect one."""
-        return self._calls[number][1]
+    def targets(self, pc: U64Array) -> list[int | None]:
+        """Where the CALLs at these addresses go; None for indirect ones."""
+        with self._lock:
+            return [self._calls[number][1] for number in self._call_table.numbers(pc).tolist()]
 
     def _find_call(self, pc: int, _slot: int) -> int:
-        try:
-            code = self.symbols.read(pc, 1)
-            for size in range(INSTRUCTION_BYTES_MAX, 1, -1):
-                try:
-                    code = self.symbols.read(pc, size)
-                    break
-                except ExpressionError:
-                    continue
-        except ExpressionError:
+        # The image's own bytes: code that the guest has changed since is not known here.
+        segment = next(row for row in self.symbols.segments if row.vaddr <= pc < row.vaddr + row.size_bytes)
+        code = segment.data[pc - segment.vaddr :][:INSTRUCTION_BYTES_MAX]
+        if not code:
             return -1
         row = disassemble(code, pc, self.symbols.bits, count=1)[0]
         mnemonic, _, operands = row.text.partition(" ")
@@ -231,11 +229,26 @@ class Names:
         self._calls.append((pc + row.size_bytes, target))
         return len(self._calls) - 1
 
-    def function_at(self, address: int) -> str | None:
-        """The function whose code `address` is; None outside of the image."""
+    def function_at(self, pc: int) -> tuple[str, int | None] | None:
+        """(name of the function whose code is at an address, its first address if known); None outside of the image."""
         with self._lock:
-            name = self.symbols.frames(address)[-1].function
-        return None if name.startswith("0x") else name
+            if pc not in self._function_at:
+                name = self.symbols.frames(pc)[-1].function
+                if name.startswith("0x"):
+                    return None
+                first = next((row for row in reversed(self.symbols.entries(name)) if row <= pc), None)
+                self._function_at[pc] = name, first
+            return self._function_at[pc]
+
+
+def _zone_items(symbols: Symbols) -> dict[int, str]:
+    """Number -> name of the items that zones count; empty in a guest that does not."""
+    try:
+        rows = symbols.enumerators("zone_stat_item")
+    except ExpressionError:
+        return {}
+    # Of several names for a number, NR_LRU_BASE and NR_INACTIVE_ANON, the last is the item's.
+    return {value: name for name, value in rows.items() if name != "NR_VM_ZONE_STAT_ITEMS" and 0 <= value < 256}
 
 
 def _apart(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

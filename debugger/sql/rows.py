@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from debugger.sql.ghosts import Ghosts
 from debugger.sql.names import Names
+from debugger.sql.source import Source
 from debugger.sql.views import View
 from traces import Events, Tape
 from traces.schema import BoolArray, U64Array
@@ -19,8 +21,9 @@ from traces.schema import BoolArray, U64Array
 class Context:
     """What columns need to know about the tape beside its events. The image is read when it is first needed."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Tape, source: Source) -> None:
         self.tape = tape
+        self.ghosts = Ghosts(tape, source)
         self._lock = threading.Lock()
         self._names: Names | None = None
 
@@ -63,13 +66,22 @@ class Rows:
     Args:
         events: all events of the piece.
         index: which of them are rows, ascending; None: all.
+        behind: the pc of a CPU's first event behind the piece, None if it has none.
         owned: whether the columns must stay as they are when `events` is used for the next piece.
     """
 
     def __init__(
-        self, context: Context, view: View, events: Events, index: npt.NDArray[np.intp] | None, *, owned: bool = False
+        self,
+        context: Context,
+        view: View,
+        events: Events,
+        index: npt.NDArray[np.intp] | None = None,
+        *,
+        behind: Callable[[int], int | None] = lambda cpu: None,
+        owned: bool = False,
     ) -> None:
         self.context, self.view, self.events, self.index = context, view, events, index
+        self.behind = behind
         self._owned = owned
         self._raw: dict[str, npt.NDArray[Any]] = {}
         self._columns: dict[str, pa.Array] = {}
@@ -109,12 +121,15 @@ class Rows:
         if mask.all():
             return self
         index = np.flatnonzero(mask)
-        return Rows(self.context, self.view, self.events, index if self.index is None else self.index[index])
+        return self._chosen(index if self.index is None else self.index[index])
 
     def batch(self, names: Sequence[str]) -> pa.RecordBatch:
         """The columns of these names, independent of `events`."""
-        rows = Rows(self.context, self.view, self.events, self.index, owned=True)
+        rows = self._chosen(self.index, owned=True)
         schema = pa.schema([(name, self.view.column(name).type) for name in names])
         if not names:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(self), pa.struct([])))
         return pa.RecordBatch.from_arrays([rows.column(name) for name in names], schema=schema)
+
+    def _chosen(self, index: npt.NDArray[np.intp] | None, *, owned: bool = False) -> Rows:
+        return Rows(self.context, self.view, self.events, index, behind=self.behind, owned=owned)

@@ -163,7 +163,7 @@ class Scan:
     def _rows_of(self, column: str, values: npt.NDArray[Any]) -> Rows:
         """Rows of which no more than one event column is known."""
         blank = Events(*(np.zeros(len(values), dtype) for _, dtype in COLUMNS))
-        return Rows(self._reader.context, self._view, replace(blank, **{column: values}), None)
+        return Rows(self._reader.context, self._view, replace(blank, **{column: values}))
 
     def _try(self, rows: Rows, part: Node) -> Rows:
         try:
@@ -182,7 +182,8 @@ class Scan:
 
     def _make(self, piece: Piece) -> pa.RecordBatch:
         events = self._reader.source.read(piece)
-        rows = Rows(self._reader.context, self._view, events, None)
+        behind = partial(self._reader.source.pc_behind, piece)
+        rows = Rows(self._reader.context, self._view, events, behind=behind)
         if self._some_kinds is not None:
             rows = rows.keep(self._some_kinds[events.kind])
         if self._view.select is not None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from debugger.sql.predicate import EVERYTHING, Ranges, either, overlaps
 from machine.errors import UsageError
 from machine.symbols import Segment
@@ -16,7 +18,7 @@ from traces import Events, Tape
 from traces.chunks import Chunk, FormatError
 from traces.columns import EVENTS_MAX
 from traces.index import ChunkIndex
-from traces.schema import KIND_NAMES, KINDS, U64Array
+from traces.schema import DRAIN, KIND_NAMES, KINDS, U64Array
 
 _ALL_KINDS: Final = frozenset(KIND_NAMES)
 _OF_MEMORY: Final = frozenset(KINDS[name] for name in ("load", "store", "drain", "walk", "ad_update"))
@@ -122,13 +124,16 @@ class Source:
         if overlaps(wanted.of("step"), min(damage.step or 0, self._tape.end_step), EVERYTHING[-1][1]):
             raise damage
 
-    def read(self, piece: Piece) -> Events:
-        """All events of a piece, in a buffer of the calling thread that the next call uses again.
+    def read(self, piece: Piece, into: Events | None = None) -> Events:
+        """All events of a piece, in a buffer of `EVENTS_MAX` rows if need be.
 
+        Args:
+            into: the buffer; None: one of the calling thread, which its next such call uses again.
         Raises TapeError, TapeDamagedError, DivergenceError.
         """
+        into = self._buffer() if into is None else into
         if piece.chunk is not None:
-            return self._tape.decode_events(piece.chunk, self._buffer())
+            return self._tape.decode_events(piece.chunk, into)
         with self._replay_lock:
             if self._timeline is None:
                 self._timeline = Timeline(self._tape)
@@ -136,6 +141,16 @@ class Source:
             events = self._timeline.events(piece.first_step, piece.end_step - 1)
             self._timeline.seek(piece.end_step)
             return events
+
+    def pc_behind(self, piece: Piece, cpu: int) -> int | None:
+        """The pc of the first event behind a piece at which `cpu` is, not one of its drains; None if there is none."""
+        for later in self.pieces[self.pieces.index(piece) + 1 :]:
+            # Not into the thread's buffer: that has the piece.
+            events = self.read(later, Events.buffer(EVENTS_MAX))
+            own = np.flatnonzero((events.cpu == cpu) & (events.kind != DRAIN))
+            if len(own):
+                return int(events.pc[own[0]])
+        return None
 
     def _buffer(self) -> Events:
         if not hasattr(self._buffers, "events"):

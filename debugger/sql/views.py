@@ -97,8 +97,13 @@ _WHEN = (
     _raw("cpu", "cpu", U8, "-", "The CPU."),
 )
 _PC = "Linear address of the instruction; for a drain, of the one that issued the store."
+_PC_COLUMN = Column("pc", U64, "address", _PC, makers.raw("pc"), raw="pc", of="pc")
+_PLACE = (
+    _word("file", "Source file, relative to the guest's root. NULL where unknown.", makers.file, "pc", unit="path"),
+    Column("line", I32, "line", "Line in that file. NULL where unknown.", makers.line, of="pc"),
+)
 _WHERE = (
-    Column("pc", U64, "address", _PC, makers.raw("pc"), raw="pc", of="pc"),
+    _PC_COLUMN,
     _word("function", "Innermost function at pc; it may be inlined. NULL outside of the image.", makers.function, "pc"),
     _word(
         "outer_function",
@@ -106,8 +111,7 @@ _WHERE = (
         makers.outer_function,
         "pc",
     ),
-    _word("file", "Source file, relative to the guest's root. NULL where unknown.", makers.file, "pc", unit="path"),
-    Column("line", I32, "line", "Line in that file. NULL where unknown.", makers.line, of="pc"),
+    *_PLACE,
 )
 _HEAD = (*_WHEN, *_WHERE)
 
@@ -255,6 +259,68 @@ VIEWS: Final = (
         ),
         (TRACE,),
         makers.is_tracepoint("lock_acquire", "lock_release"),
+    ),
+    View(
+        "calls",
+        "Function calls: one row per near CALL of the image's code, at the step at which it stores its return address.",
+        (
+            *_WHEN,
+            _PC_COLUMN,
+            _word("caller", "The function that calls, innermost; it may be inlined.", makers.function, "pc"),
+            _word("outer_caller", "The function in whose code the CALL is.", makers.outer_function, "pc"),
+            *_PLACE,
+            _word(
+                "callee",
+                "The function called. Of an indirect call, the one in which the CPU has its next event. NULL if that is "
+                "outside of the image, or the tape ends before.",
+                makers.callee,
+            ),
+            Column(
+                "callee_address",
+                U64,
+                "address",
+                "Where it begins; of an indirect call, where the function of that name begins. NULL where unknown.",
+                makers.callee_address,
+            ),
+            Column("direct", BOOL, "-", "The instruction says where it goes.", makers.direct, of="pc"),
+            _raw("return_address", "value", U64, "address", "Where it is to return to."),
+            _raw("stack", "addr", U64, "address", "Linear address where that is stored: one more level is lower."),
+        ),
+        (STORE,),
+        makers.is_call,
+    ),
+    View(
+        "ghosts",
+        "True counts of what zones count, and the counters beside them: one row per tracepoint `ghost` and `vmstat`.",
+        (
+            *_HEAD,
+            _word(
+                "action",
+                "`announce`: the true count changes, the counter has yet to; `check`: the counter is up to date again.",
+                makers.ghost_action,
+            ),
+            _word("item", "The item of `enum zone_stat_item`.", makers.item),
+            _word("zone", "The zone: that the page belongs to, or that is checked. NULL if unknown.", makers.zone),
+            Column("page", U64, "address", "The `struct page`. NULL for a check.", makers.page),
+            Column("delta", I64, "-", "By how much the true count changes. NULL for a check.", makers.delta),
+            Column(
+                "counter",
+                I64,
+                "-",
+                "What the zone's counter will hold once all store buffers have drained, without what other tasks "
+                "have announced or not yet finished. NULL for an announcement and before `ready`.",
+                makers.counter,
+            ),
+            Column(
+                "true_count",
+                I64,
+                "-",
+                "What it should hold. NULL for an announcement and before `ready`.",
+                makers.true_count,
+            ),
+        ),
+        (TRACE,),
+        makers.is_tracepoint("ghost", "vmstat"),
     ),
 )
 

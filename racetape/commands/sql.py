@@ -44,7 +44,7 @@ def sql(
 ) -> None:
     """Ask TAPE in SQL (DuckDB's); without QUERY at a prompt.
 
-    The views are events, loads, stores, drains, walks, tlb, faults, switches and locks: docs/sql.md has all columns.
+    The views are events, loads, stores, drains, walks, tlb, faults, switches, locks, calls and ghosts.
     `inside(addr, 'PLACE')`, `address_of('PLACE')` and `size_of('PLACE')` take C expressions.
 
     A query sees the tape and nothing else: no files, no network. Chunks of the tape that cannot hold a wanted row are

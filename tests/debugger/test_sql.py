@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sql_tapes import all_events, in_small_chunks
 
+from debugger.divergence import first_divergence
 from debugger.sql.database import Database
 from debugger.sql.views import VIEWS
 
@@ -145,6 +148,80 @@ def test_view_has_what_its_events_say(view: str, tape: Tape, events: Events, dat
     expected = rows_of(tape, events, view)
     assert answer.fetchall() == expected
     assert len(expected) > 0
+
+
+def test_calls_are_what_the_machine_does(tape: Tape, database: Database, tmp_path: Path) -> None:
+    """Of a stretch of the run, and of all indirect calls: the CPU's next instruction is where the call goes."""
+    first = tape.header.ready_step
+    (tmp_path / "image").write_bytes(tape.image())
+    command = ["objdump", "-d", "--no-show-raw-insn", str(tmp_path / "image")]
+    listing = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    calls = {int(row[1], 16) for row in re.finditer(r"^\s*([0-9a-f]+):\s+call", listing, re.M)}
+    timeline = Timeline(tape)
+    expected = []
+    for step in range(first, first + 1500):
+        timeline.seek(step)
+        cpu = timeline.cpu_of(step)
+        before = timeline.machine.registers(cpu)
+        timeline.seek(step + 1)
+        after = timeline.machine.registers(cpu)
+        if before["rip"] in calls and after["retired"] > before["retired"]:
+            frames, callee = tape.symbols.frames(before["rip"]), tape.symbols.frames(after["rip"])[-1].function
+            names = (frames[0].function, frames[-1].function, callee)
+            expected.append((step, cpu, before["rip"], *names, after["rip"], after["rsp"]))
+    columns = "step, cpu, pc, caller, outer_caller, callee, callee_address, stack"
+    found = database.query(f"SELECT {columns} FROM calls WHERE step < {first + 1500}").fetchall()
+    assert found == expected
+    assert len(expected) > 20
+    rows = database.query("SELECT step, cpu, callee, callee_address FROM calls WHERE NOT direct").fetchall()
+    assert rows
+    for step, cpu, callee_name, address in rows:
+        timeline.seek(step + 1)
+        assert timeline.machine.registers(cpu)["rip"] == address
+        assert tape.symbols.frames(address)[-1].function == callee_name
+
+
+@pytest.mark.parametrize(("configuration", "variant"), [("up-2level", "buggy"), ("smp2-2level", "fix-7454f4ba40b4")])
+def test_ghosts_diverge_where_first_divergence_says(
+    configuration: str, variant: str, wrong_zone: Callable[..., Path]
+) -> None:
+    with Tape(wrong_zone(variant, configuration)) as tape, Database(tape) as database:
+        items = [row[0] for row in database.query("SELECT DISTINCT item FROM ghosts").fetchall()]
+        assert len(items) > 3
+        diverged = 0
+        for item in items:
+            query = (
+                f"SELECT zone, counter, true_count FROM ghosts WHERE item = '{item}' AND counter <> true_count LIMIT 1"
+            )
+            found = database.query(query).fetchall()
+            moment = first_divergence(tape, item).first_divergence
+            if moment is None or moment.zone is None:
+                assert found == [], item
+            else:
+                assert found == [(moment.zone, moment.value, moment.expected)], item
+                diverged += 1
+        assert (diverged > 0) == (variant == "buggy")
+
+
+def test_ghosts_add_up(wrong_zone: Callable[..., Path]) -> None:
+    """On one CPU, with nothing in flight: what was announced since the start is how far a true count has moved."""
+    with Tape(wrong_zone()) as tape, Database(tape) as database:
+        rows = database.query(
+            "SELECT action, item, zone, delta, counter, true_count, page FROM ghosts WHERE item LIKE 'NR_ISOLATED%'"
+        ).fetchall()
+    sums: Counter[tuple[str, str]] = Counter()
+    checks = 0
+    for action, item, zone, delta, counter, true_count, page in rows:
+        if action == "announce":
+            sums[item, zone] += delta
+            assert page is not None
+            assert counter is true_count is None
+        else:
+            # A task that waits between its announcements and its check is not counted yet.
+            checks += true_count == sums[item, zone]
+            assert page is delta is None
+    assert checks > 5
+    assert all(count == 0 for count in sums.values())
 
 
 def test_every_column_can_be_named(database: Database) -> None:

@@ -271,8 +271,8 @@ VIEWS: Final = (
             *_PLACE,
             _word(
                 "callee",
-                "The function called. Of an indirect call, the one in which the CPU has its next event. NULL if that is "
-                "outside of the image, or the tape ends before.",
+                "The function called. Of an indirect call, the one in which the CPU has its next event. NULL if that "
+                "is outside of the image, or the tape ends before.",
                 makers.callee,
             ),
             Column(

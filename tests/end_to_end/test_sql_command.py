@@ -164,7 +164,7 @@ def test_statements_are_cut_at_semicolons() -> None:
 
 
 def test_completion_knows_views_and_columns() -> None:
-    assert completions("SELECT * FROM st", "st")[:2] == ["step", "stores"]
+    assert {"step", "stores"} <= set(completions("SELECT * FROM st", "st"))
     assert "drained" in completions("SELECT dr FROM stores", "dr")
     assert "drained" not in completions("SELECT dr FROM loads", "dr")
     assert "inside" in completions("x", "ins")

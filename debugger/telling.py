@@ -26,7 +26,13 @@ def event_text(symbols: Symbols, row: Event) -> str:
         what = trace_text(symbols, row)
     elif row.name in ("load", "store", "drain"):
         what = f"{symbols.symbolise(row.addr, row.size)} = {row.value:#x} ({row.size} bytes)"
-    elif row.name in ("fault", "interrupt", "ipi", "soft_interrupt"):
+    elif row.name == "fault":
+        # What `addr` is depends on the vector (machine/core/event.def).
+        more = {6: f", opcode bytes {row.addr:#x}", 14: f", CR2 {row.addr:#x}"}.get(row.info, "")
+        what = f"vector {row.info}, error code {row.value:#x}{more}"
+    elif row.name == "ipi":
+        what = f"vector {row.info} to cpu{row.addr}"
+    elif row.name in ("interrupt", "soft_interrupt"):
         what = f"vector {row.info}"
     else:
         what = f"addr {row.addr:#x} value {row.value:#x}"

@@ -9,6 +9,7 @@ import click
 
 from machine.errors import TapeDamagedError
 from traces import Tape
+from traces.chunks import FormatError
 from traces.schema import KIND_NAMES
 
 
@@ -18,14 +19,7 @@ def tape_info(tape: Tape) -> dict[str, Any]:
     room: Counter[str] = Counter()
     for chunk in tape.chunks:
         room[chunk.name] += chunk.payload_bytes
-    kinds: Counter[int] | None = Counter()
-    for chunk in tape.events_chunks:
-        index = tape.index_of(chunk)
-        if index is None:
-            kinds = None
-            break
-        assert kinds is not None
-        kinds.update(index.kinds)
+    kinds = _kinds(tape)
     first, end = tape.events_range
     return {
         "tape": str(tape.path),
@@ -52,11 +46,26 @@ def tape_info(tape: Tape) -> dict[str, Any]:
         "events": tape.event_count(),
         "events_first": first,
         "events_end": end,
-        "kinds": {KIND_NAMES[k]: n for k, n in sorted(kinds.items())} if kinds else None,
+        "kinds": {KIND_NAMES.get(k, f"kind {k}"): n for k, n in sorted(kinds.items())} if kinds else None,
         "checkpoints": len(tape.checkpoint_chunks),
         "bytes": dict(sorted(room.items())),
         "attachments": _attachments(tape),
     }
+
+
+def _kinds(tape: Tape) -> Counter[int] | None:
+    """How many events there are of each kind; None if not every chunk has an index that says it."""
+    kinds: Counter[int] = Counter()
+    for chunk in tape.events_chunks:
+        try:
+            index = tape.index_of(chunk)
+            if index is not None:
+                kinds.update(index.kinds)
+        except FormatError:
+            index = None
+        if index is None and tape.events_in(chunk):
+            return None
+    return kinds
 
 
 def _attachments(tape: Tape) -> list[dict[str, Any]]:
@@ -77,10 +86,14 @@ def print_info(answer: dict[str, Any]) -> None:
     click.echo(f"  run          {a['scenario']} ({a['variant']}, {a['configuration']}), {a['cpus']} CPUs,", nl=False)
     click.echo(f" {a['ram_bytes'] >> 20} MB; strategy {a['strategy']}, seed {a['seed']}")
     click.echo(f"  image        sha256 {a['image_sha256'][:16]}...; boot line '{a['command_line']}'")
-    end = "cut: the end of the run is not there" if a["unfinished"] else f"{a['stop']}, final state {a['state_hash']}"
+    end = f"{a['stop']}, final state {a['state_hash']}"
+    if a["stop"] is None:
+        end = "cut: the end of the run is not there" if a["unfinished"] else "damaged: the end of the run is not there"
     click.echo(f"  steps        {a['steps']:,}, set-up over at @{a['ready_step']}; {end}")
-    if a["events"] is None or a["events_first"] == a["events_end"]:
+    if a["events_first"] == a["events_end"]:
         click.echo("  events       none (`racetape tape rebuild` makes them)")
+    elif a["events"] is None:
+        click.echo("  events       damaged (`racetape tape rebuild` makes them again)")
     else:
         each = a["bytes"]["events"] / a["events"] if a["events"] else 0
         click.echo(
@@ -93,6 +106,7 @@ def print_info(answer: dict[str, Any]) -> None:
     sources = [row for row in a["attachments"] if row["type"] == "source"]
     for row in a["attachments"]:
         if row["type"] != "source":
-            click.echo(f"  attached     {row['name']} ({row['type']}, {row['size_bytes']:,} bytes)")
+            name, what = (text if text.isprintable() else repr(text) for text in (row["name"], row["type"]))
+            click.echo(f"  attached     {name} ({what}, {row['size_bytes']:,} bytes)")
     if sources:
         click.echo(f"  attached     {len(sources)} source files, {sum(r['size_bytes'] for r in sources):,} bytes")

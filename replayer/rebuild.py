@@ -13,6 +13,7 @@ from traces import Tape, TapeWriter
 from traces.chunks import ATTACHMENT, CHOICES
 from traces.reader import Progress
 from traces.schema import FORMAT_VERSION
+from traces.strip import stays
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ def rebuild(
         raise UsageError(f"cannot rebuild {tape.path} onto itself; give another name")
     if tape.damage is not None:
         raise tape.damage
+    # Looked at before the target is touched: damage must not cost what was there.
+    for chunk in tape.chunks:
+        if stays(chunk):
+            tape.check_chunk(chunk)
     image = tape.image()
     header = replace(tape.header, format=FORMAT_VERSION)
     if whole:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import Queue
 from signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Final
 
 Job = Callable[[], None]
@@ -25,9 +25,10 @@ class Background:
     """
 
     def __init__(self, threads: int = THREADS) -> None:
-        self._jobs: Queue[tuple[int, Prepare] | None] = Queue(_WAITING_MAX)
+        self._jobs: Queue[Prepare | None] = Queue(_WAITING_MAX)
         self._error: BaseException | None = None
-        self._given = 0
+        self._taking = Lock()
+        self._taken = 0
         self._turn = 0
         self._turns = Condition()
         # Daemons: a process that is told to end does not wait for them.
@@ -43,8 +44,7 @@ class Background:
     def give(self, prepare: Prepare) -> None:
         """Have a job done after all that were given before. Raises what one of those raised."""
         self._check()
-        self._jobs.put((self._given, prepare))
-        self._given += 1
+        self._jobs.put(prepare)
 
     def wait(self) -> None:
         """Until every job given is done. Raises what one of them raised."""
@@ -64,11 +64,17 @@ class Background:
             raise self._error
 
     def _work(self) -> None:
-        while (given := self._jobs.get()) is not None:
-            number, prepare = given
+        while True:
+            # Jobs are numbered where they are taken: who gives them may be interrupted anywhere.
+            with self._taking:
+                prepare = self._jobs.get()
+                if prepare is None:
+                    return
+                number = self._taken
+                self._taken += 1
             job = self._prepared(prepare)
             # What a job holds, buffers of the machine among it, is free once it is done.
-            del given, prepare
+            del prepare
             with self._turns:
                 self._turns.wait_for(lambda number=number: self._turn == number)  # type: ignore[misc]
             if job is not None and self._error is None:

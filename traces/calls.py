@@ -47,7 +47,8 @@ class CallFinder:
     def __init__(self, tape: Tape, function: str) -> None:
         self._tape = tape
         self._sites = tape.symbols.call_sites(function)
-        self._inside = {(site, cpu): False for site in self._sites for cpu in range(tape.header.cpus)}
+        # Whether the CPU's latest event in the function was at this site; missing: not known yet.
+        self._inside: dict[tuple[CallSite, int], bool] = {}
 
     def find(self, first_step: int, end_step: int) -> Iterator[Call]:
         """Those in steps `first_step` to `end_step` - 1."""
@@ -59,7 +60,7 @@ class CallFinder:
             if not sites:
                 continue
             events = self._tape.read_events(chunk)[1]
-            found = sorted({(at, site.inlined) for site in sites for at in self._entries(site, events)})
+            found = sorted({(at, site.inlined) for site in sites for at in self._entries(site, events, number)})
             for at, inlined in found:
                 row = events.row(at)
                 if not first_step <= row.step < end_step:
@@ -70,21 +71,35 @@ class CallFinder:
                 back = None if before is None else self._return_address(before)
                 yield Call(row.step, row.cpu, row.pc, inlined, back)
 
-    def _entries(self, site: CallSite, events: Events) -> Iterator[int]:
-        """Rows with which a call begins at one site."""
+    def _entries(self, site: CallSite, events: Events, number: int) -> Iterator[int]:
+        """Rows of the events of chunk `number` with which a call begins at one site."""
         here = np.flatnonzero((events.pc >= np.uint64(site.function)) & (events.pc < np.uint64(site.function_end)))
         for cpu in np.unique(events.cpu[here]).tolist():
             rows = here[events.cpu[here] == cpu]
             pc = events.pc[rows]
             inside = _within(pc, site.ranges)
             enters = _within(pc, (site.entry,))
-            before = np.concatenate(([self._inside[site, cpu]], inside[:-1]))
-            if not site.inlined:
+            if site.inlined:
+                if (site, cpu) not in self._inside:
+                    self._inside[site, cpu] = bool(enters[0]) and self._was_inside(site, cpu, number)
+                before = np.concatenate(([self._inside[site, cpu]], inside[:-1]))
+            else:
                 # An instruction may make several events, all in its step.
                 step = events.step[rows]
                 before = np.concatenate(([False], step[1:] == step[:-1]))
             self._inside[site, cpu] = bool(inside[-1])
             yield from rows[enters & ~before].tolist()
+
+    def _was_inside(self, site: CallSite, cpu: int, number: int) -> bool:
+        """Whether the last event of a CPU in the function before chunk `number` was at the site."""
+        for chunk in reversed(self._tape.events_chunks[:number]):
+            if self._tape.may_run(chunk, site.function, site.function_end):
+                events = self._tape.read_events(chunk)[1]
+                pc = events.pc[events.cpu == cpu]
+                pc = pc[_within(pc, ((site.function, site.function_end),))]
+                if len(pc):
+                    return bool(_within(pc[-1:], site.ranges)[0])
+        return False
 
     def _return_address(self, event: Event) -> int | None:
         """What an event pushed, if it is that of a CALL."""

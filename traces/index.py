@@ -96,26 +96,37 @@ class ChunkIndex:
         """Every word touched: `word` (uint64, physical address / 8, ascending), `flags` (uint8), `row` (uint32) of the
         last visible write.
         """
-        return np.frombuffer(self._parts[0], _WORD)
+        return np.frombuffer(self._read()[0], _WORD)
 
     @property
     def pcs(self) -> U64Array:
         """Every instruction that made an event, ascending. Shape (n,), uint64."""
-        return np.frombuffer(self._parts[1], np.uint64)
+        return np.frombuffer(self._parts[0], np.uint64)
 
     @property
     def kinds(self) -> dict[int, int]:
         """Number of events of each kind there is."""
-        return {int(row["kind"]): int(row["count"]) for row in np.frombuffer(self._parts[3], _KIND)}
+        return {int(row["kind"]): int(row["count"]) for row in np.frombuffer(self._parts[2], _KIND)}
 
     def operands(self, tracepoint: int, operand: int) -> U64Array:
         """Every value that operand 0 or 1 of a tracepoint had, ascending. Shape (n,), uint64."""
-        rows = np.frombuffer(self._parts[2], _OPERAND)
+        rows = np.frombuffer(self._parts[1], _OPERAND)
         found: U64Array = rows["value"][rows["key"] == 2 * tracepoint + operand]
         return found
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes so far: some answers are kept."""
+        kept = self.__dict__  # Where cached properties are.
+        parts = kept.get("_parts", ())
+        return len(self.body) + 8 * len(kept.get("pages", ())) + sum(len(part) for part in parts)
+
     @cached_property
-    def _parts(self) -> tuple[bytes, bytes, bytes, bytes]:
+    def _parts(self) -> tuple[bytes, bytes, bytes]:
+        # Not the words: they take tens of times as much as the index itself.
+        return self._read()[1:]
+
+    def _read(self) -> tuple[bytes, bytes, bytes, bytes]:
         try:
             return _codec.index_read(self.body)
         except ValueError as error:

@@ -73,8 +73,8 @@ class TapeFile:
         self.events_chunks = tuple(c for c in self.chunks if c.kind == chunks.EVENTS)
         self.checkpoint_chunks = tuple(c for c in self.chunks if c.kind == chunks.CHECKPOINT)
         self.attachment_chunks = tuple(c for c in self.chunks if c.kind == chunks.ATTACHMENT)
-        by_end = {c.end_offset: c for c in self.events_chunks}
-        self._index_of = {by_end[c.offset].offset: c for c in self.chunks if c.kind == chunks.INDEX}
+        self._events_to = {c.end_offset: c for c in self.events_chunks}
+        self._index_of = {self._events_to[c.offset].offset: c for c in self.chunks if c.kind == chunks.INDEX}
         self._pages_chunks: tuple[tuple[Chunk, int, int], ...] | None = None
         self._cache: OrderedDict[int, tuple[int, Events]] = OrderedDict()
 
@@ -169,9 +169,13 @@ class TapeFile:
         if not self.events_chunks:
             return None
         try:
-            return sum(self._decode(c, events_in, self.payload(c)) for c in self.events_chunks)
+            return sum(map(self.events_in, self.events_chunks))
         except TapeDamagedError:
             return None
+
+    def events_in(self, chunk: Chunk) -> int:
+        """Number of events in one of `events_chunks`. Raises TapeDamagedError."""
+        return self._decode(chunk, events_in, self.payload(chunk))
 
     def read_attachment(self, chunk: Chunk) -> Attachment:
         """The content of one of `attachment_chunks`. Raises TapeDamagedError."""
@@ -416,8 +420,7 @@ class TapeFile:
 
     def _check_index(self, chunk: Chunk) -> None:
         """Raise TapeDamagedError unless an index chunk says what its events do."""
-        of = next(c for c in self.events_chunks if c.end_offset == chunk.offset)
-        events = self.read_events(of)[1]
+        events = self.read_events(self._events_to[chunk.offset])[1]
         index = self._decode(chunk, decode_index, self.payload(chunk))
         rebuilt = index_tap(tap_of(events))
         if rebuilt is None or decode_index(rebuilt).body != index.body:

@@ -36,6 +36,12 @@ IMAGE_PIECE_BYTES: Final = 8 << 20
 IMAGE_BYTES_MAX: Final = 1 << 30
 PAGES_MAX: Final = 1024
 ATTACHMENT_BYTES_MAX: Final = 8 << 20
+_NAME_MAX: Final = 4096
+_KEYS_MAX: Final = 4096
+"""Of a map."""
+_CHECKPOINT: Final = {
+    "state_version": "int", "state_hash": "int", "state": "bytes", "frames": "bytes", "pages": "bytes",
+}  # fmt: skip
 CONTENTS_MAX: Final = CHUNK_BYTES_MAX // HEADER_BYTES
 """Chunks that a contents chunk can list; a longer tape has none."""
 STOPS: Final = ("exit", "idle", "shutdown", "livelock", "freed", "steps", "interrupted")
@@ -160,8 +166,15 @@ class Attachment:
 
     def check(self) -> None:
         """Raise FormatError if it does not fit into a chunk."""
-        if len(self.data) > ATTACHMENT_BYTES_MAX or len(self.name) > 4096 or len(self.type) > 4096:
-            raise FormatError(f"attachment {self.name[:80]!r} is longer than {ATTACHMENT_BYTES_MAX} bytes")
+        what = f"attachment {self.name[:80]!r}"
+        if len(self.data) > ATTACHMENT_BYTES_MAX:
+            raise FormatError(f"{what} is longer than {ATTACHMENT_BYTES_MAX} bytes")
+        if len(self.name) > _NAME_MAX or len(self.type) > _NAME_MAX:
+            raise FormatError(f"{what} has a name or type of more than {_NAME_MAX} characters")
+        try:
+            f"{self.name}{self.type}".encode()
+        except UnicodeEncodeError:
+            raise FormatError(f"{what} has a name or type that is no UTF-8") from None
 
 
 def encode_attachment(attachment: Attachment) -> bytes:
@@ -171,7 +184,9 @@ def encode_attachment(attachment: Attachment) -> bytes:
 
 def decode_attachment(payload: bytes) -> Attachment:
     """Raises FormatError."""
-    return Attachment(**_typed(_unpack_map(zstd_unpack(payload)), Attachment))
+    attachment = Attachment(**_typed(_unpack_map(zstd_unpack(payload), Attachment), Attachment))
+    attachment.check()
+    return attachment
 
 
 def encode_header(header: TapeHeader) -> bytes:
@@ -181,7 +196,7 @@ def encode_header(header: TapeHeader) -> bytes:
 
 def decode_header(payload: bytes) -> TapeHeader:
     """Raises FormatError; a newer format or platform is told apart by its message."""
-    found = _unpack_map(payload)
+    found = _unpack_map(payload, TapeHeader)
     for name, newest in (("format", FORMAT_VERSION), ("platform", PLATFORM_VERSION)):
         version = found.get(name)
         if isinstance(version, int) and version > newest:
@@ -197,7 +212,7 @@ def encode_footer(footer: TapeFooter) -> bytes:
 
 
 def decode_footer(payload: bytes) -> TapeFooter:
-    footer = TapeFooter(**_typed(_unpack_map(payload), TapeFooter))
+    footer = TapeFooter(**_typed(_unpack_map(payload, TapeFooter), TapeFooter))
     footer.check()
     return footer
 
@@ -274,10 +289,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
 
 def decode_checkpoint(payload: bytes, step: int, frame_count: int) -> Checkpoint:
     """The checkpoint of a machine with `frame_count` page frames. Raises FormatError."""
-    found = _unpack_map(zstd_unpack(payload))
-    values = _typed(
-        found, {"state_version": "int", "state_hash": "int", "state": "bytes", "frames": "bytes", "pages": "bytes"}
-    )
+    values = _typed(_unpack_map(zstd_unpack(payload), _CHECKPOINT), _CHECKPOINT)
     frames, pages = values["frames"], values["pages"]
     if len(frames) % 4 or len(frames) != len(pages):
         raise FormatError("checkpoint has a torn page table")
@@ -291,22 +303,47 @@ def decode_checkpoint(payload: bytes, step: int, frame_count: int) -> Checkpoint
     )  # fmt: skip
 
 
-def _unpack_map(payload: bytes) -> Mapping[Any, Any]:
+_Wanted = type | Mapping[str, str]
+"""The keys of a map and the types of their values, or a dataclass that has them as its fields."""
+
+
+def _names(wanted: _Wanted) -> Mapping[str, str]:
+    return wanted if isinstance(wanted, Mapping) else {f.name: str(f.type) for f in fields(wanted)}
+
+
+def _unpack_map(payload: bytes, wanted: _Wanted) -> Mapping[Any, Any]:
+    """The wanted keys of a map. Unknown ones are left out, as the compatibility rule says. Raises FormatError.
+
+    What is not wanted is passed over, never built, and what is holds no lists or maps: an empty list of one byte would
+    become an object of sixty-four.
+    """
+    names = _names(wanted)
+    unpacker = msgpack.Unpacker(max_buffer_size=max(len(payload), 1), max_array_len=0, max_map_len=0)
+    unpacker.feed(payload)
+    found = {}
     try:
-        found = msgpack.unpackb(payload, strict_map_key=True)
+        count = unpacker.read_map_header()
+        if count > _KEYS_MAX:
+            raise FormatError(f"a map of {count} keys")
+        for _ in range(count):
+            key = unpacker.unpack()
+            if key in names:
+                found[key] = unpacker.unpack()
+            else:
+                unpacker.skip()
     except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
         raise FormatError(f"no msgpack map: {error}") from None
-    if not isinstance(found, dict):
-        raise FormatError("no msgpack map")
+    if unpacker.tell() != len(payload):
+        raise FormatError("no msgpack map: more follows")
     return found
 
 
 _TYPES: Final = {"int": (int,), "str": (str,), "bytes": (bytes,), "int | None": (int, type(None))}
 
 
-def _typed(found: Mapping[Any, Any], wanted: type | Mapping[str, str]) -> dict[str, Any]:
-    """The wanted keys of a map, types checked. Unknown keys are left out, as the compatibility rule says."""
-    names = wanted if isinstance(wanted, Mapping) else {f.name: str(f.type) for f in fields(wanted)}
+def _typed(found: Mapping[Any, Any], wanted: _Wanted) -> dict[str, Any]:
+    """The wanted keys of a map, types checked."""
+    names = _names(wanted)
     for name, kind in names.items():
         value = found.get(name)
         if not isinstance(value, _TYPES[kind]) or isinstance(value, bool):

@@ -26,6 +26,9 @@ def reindex(tape: TapeFile, path: str | os.PathLike[str], progress: Progress | N
         raise TapeError(f"cannot index {tape.path} onto itself; give another name")
     if tape.damage is not None:
         raise tape.damage
+    # Looked at before the target is touched: damage must not cost what was there.
+    for chunk in tape.chunks:
+        tape.payload(chunk)
     with TapeWriter(path) as writer:
         for chunk in tape.chunks:
             payload = tape.payload(chunk)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index as integer
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from traces.chunks import Chunk, FormatError
 from traces.columns import Event, Events
 from traces.index import NEGATIVE, READ, WRITTEN, ChunkIndex
 from traces.reader import TapeFile
-from traces.schema import DEVICE, KINDS, LOAD, BoolArray, describe_record, step_counts
+from traces.schema import AD_UPDATE, DEVICE, KINDS, LOAD, BoolArray, describe_record, step_counts
 
 _INDEX_CACHE_BYTES: Final = 64 << 20
 _WALK: Final = KINDS["walk"]
@@ -36,7 +37,7 @@ class Range:
     text: str
 
     def __post_init__(self) -> None:
-        if self.size_bytes < 1 or self.phys < 0 or self.phys + self.size_bytes > 1 << 64:
+        if self.size_bytes < 1 or self.phys < 0 or self.phys + self.size_bytes >= 1 << 64:
             raise UsageError(f"{self.text}: {self.size_bytes} bytes at {self.phys:#x} are no range of memory")
 
 
@@ -106,15 +107,16 @@ _U64_MAX: Final = (1 << 64) - 1
 
 def _steps(steps: slice | int) -> tuple[int, int]:
     """(first step, end step). Raises UsageError for what is no ascending range."""
-    if isinstance(steps, int):
-        steps = slice(steps, steps + 1)
+    if not isinstance(steps, slice):
+        first = integer(steps)  # numpy's integers, too
+        steps = slice(first, first + 1)
     if steps.step not in (None, 1):
         raise UsageError("steps are taken one after the other: tape.events[first:end]")
-    first = 0 if steps.start is None else int(steps.start)
-    end = _U64_MAX if steps.stop is None else int(steps.stop)
+    first = 0 if steps.start is None else integer(steps.start)
+    end = _U64_MAX if steps.stop is None else integer(steps.stop)
     if first < 0 or end < 0:
         raise UsageError("steps are counted from the start of the tape: none is negative")
-    return first, end
+    return min(first, _U64_MAX), min(end, _U64_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ class Tape(TapeFile):
         super().__init__(path)
         self._indexes: OrderedDict[int, ChunkIndex] = OrderedDict()
         self._indexes_bytes = 0
+        self._index_asked: ChunkIndex | None = None
+        self._index_asked_bytes = 0
         self._ends = [c.end_step for c in self.events_chunks]
 
     @cached_property
@@ -204,8 +208,11 @@ class Tape(TapeFile):
                     ) from None
                 raise
             return Range(self.phys_of(lvalue.address), lvalue.size_bytes, what)
-        address, size_bytes = what if isinstance(what, tuple) else (what, 1)
-        return Range(self.phys_of(address), size_bytes, f"{address:#x}")
+        address, size_bytes = (integer(number) for number in (what if isinstance(what, tuple) else (what, 1)))
+        phys = self.phys_of(address)
+        if size_bytes > self.header.ram_bytes - phys:
+            raise UsageError(f"{size_bytes} bytes at {address:#x} reach beyond the end of RAM")
+        return Range(phys, size_bytes, f"{address:#x}")
 
     def phys_of(self, address: int) -> int:
         """Physical address of a physical or kernel's linear address (its image's, or directly mapped). UsageError."""
@@ -240,7 +247,7 @@ class Tape(TapeFile):
     def last_write(self, what: What, before: int | None = None) -> Event | None:
         """The last write to `what` that becomes visible in a step before `before` (None: the end)."""
         place = self.range_of(what)
-        stop = _U64_MAX if before is None else before
+        stop = _U64_MAX if before is None else int(before)
         for chunk in reversed(self.events_chunks[: bisect_left(self._ends, stop) + 1]):
             if chunk.first_step >= stop:
                 continue
@@ -248,9 +255,8 @@ class Tape(TapeFile):
             if row == -1:
                 continue
             if row is not None:
-                # The word may have been written beside the place.
-                found = self.read_row(chunk, row)
-                if found.phys <= place.phys and place.phys + place.size_bytes <= found.phys + found.size:
+                found = self._covering_write(chunk, row, place)
+                if found is not None:
                     return found
             elif not self.may_hold(chunk, place, WRITTEN):
                 continue
@@ -264,17 +270,21 @@ class Tape(TapeFile):
         return self.writes(what, after + 1).first()
 
     def first_negative(self, what: What, first_step: int = 0) -> Event | None:
-        """The first visible write from `first_step` on after which the signed integer `what` is below zero.
+        """The first store or drain from `first_step` on after which the signed integer `what` is below zero.
 
-        Says nothing of what was there before the first event.
+        Says nothing of what was there before the first event. A/D updates are left out: they change no sign. Raises
+        UsageError unless `what` has 1, 2, 4 or 8 bytes.
         """
         place = self.range_of(what)
+        if place.size_bytes not in (1, 2, 4, 8):
+            raise UsageError(f"{place.text} has {place.size_bytes} bytes, so it is no integer")
         top = place.phys + place.size_bytes - 1
         # An index knows the sign of what was written as a whole: enough unless a wider write covers a small integer.
         flags = NEGATIVE if place.size_bytes >= 4 and place.phys % place.size_bytes == 0 else WRITTEN
 
         def negative(events: Events) -> Events:
             found = events.writes(top, 1)
+            found = found[found.kind != AD_UPDATE]
             shift = np.minimum(np.uint64(8) * (np.uint64(top) - found.phys) + np.uint64(7), np.uint64(63))
             return found[(found.value >> shift & np.uint64(1)).astype(bool)]
 
@@ -286,11 +296,11 @@ class Tape(TapeFile):
         Inlined calls between which the surrounding function touches no memory count as one. Raises UsageError if there
         is no such function or its calls cannot be told.
         """
-        return CallFinder(self, function).find(first_step, _U64_MAX if end_step is None else end_step)
+        return CallFinder(self, function).find(int(first_step), _U64_MAX if end_step is None else int(end_step))
 
     def events_of_kinds(self, kinds: Set[int] | None, first_step: int = 0, end_step: int | None = None) -> Selection:
         """Events of some kinds (None: of all) in steps `first_step` to `end_step` - 1."""
-        end = _U64_MAX if end_step is None else end_step
+        first_step, end = int(first_step), _U64_MAX if end_step is None else int(end_step)
         wanted = np.array(sorted(kinds or ()), np.uint8)
 
         def parts(backwards: bool) -> Iterator[Events]:
@@ -311,8 +321,10 @@ class Tape(TapeFile):
         numbers = {text: number for number, text in self.symbols.tracepoints().items()}
         if name not in numbers:
             raise UsageError(f"the guest has no tracepoint '{name}'; it has {', '.join(sorted(numbers))}")
+        if value is not None and not 0 <= value <= _U64_MAX:
+            raise UsageError(f"{value} is no operand of 64 bits")
         identifier = numbers[name]
-        end = _U64_MAX if end_step is None else end_step
+        first_step, end = int(first_step), _U64_MAX if end_step is None else int(end_step)
 
         def parts(backwards: bool) -> Iterator[Events]:
             for chunk in reversed(self.events_chunks) if backwards else self.events_chunks:
@@ -341,7 +353,8 @@ class Tape(TapeFile):
 
     def at(self, step: int) -> Step:
         """One step. Raises UsageError outside the tape, TapeDamagedError."""
-        number = bisect_right([c.end_step for c in self.choices_chunks], step)
+        step = int(step)
+        number = bisect_right(self.choices_chunks, step, key=lambda chunk: chunk.end_step)
         if step < 0 or number == len(self.choices_chunks):
             raise UsageError(f"step {step} is outside the tape, which has steps 0 to {self.end_step - 1}")
         choices = self.read_choices(self.choices_chunks[number])
@@ -354,7 +367,7 @@ class Tape(TapeFile):
     def _select(
         self, place: Range, flags: int, pick: Callable[[Events], Events], first_step: int, end_step: int | None
     ) -> Selection:
-        end = _U64_MAX if end_step is None else end_step
+        first_step, end = int(first_step), _U64_MAX if end_step is None else int(end_step)
 
         def parts(backwards: bool) -> Iterator[Events]:
             for chunk in reversed(self.events_chunks) if backwards else self.events_chunks:
@@ -362,6 +375,15 @@ class Tape(TapeFile):
                     yield pick(self.read_events(chunk)[1].between(first_step, end - 1))
 
         return Selection(parts)
+
+    def _covering_write(self, chunk: Chunk, row: int, place: Range) -> Event | None:
+        """Event `row` if it writes all of the range; an index knows words, so it may have written beside it."""
+        with contextlib.suppress(TapeDamagedError):
+            found = self.read_row(chunk, row)
+            covers = found.phys <= place.phys and place.phys + place.size_bytes <= found.phys + found.size
+            if covers and Events.from_rows([found]).is_write()[0]:
+                return found
+        return None
 
     def may_hold(self, chunk: Chunk, place: Range, flags: int) -> bool:
         """Whether a chunk may have events of the kind that one of the flags says (traces.index), in the range."""
@@ -406,18 +428,24 @@ class Tape(TapeFile):
 
     def cached_index(self, chunk: Chunk) -> ChunkIndex | None:
         """As `index_of`; the latest stay in memory, up to 64 MB."""
+        # The index asked last may have grown by what it was asked.
+        if self._index_asked is not None:
+            grown = self._index_asked.memory_bytes
+            self._indexes_bytes += grown - self._index_asked_bytes
+            self._index_asked_bytes = grown
         index = self._indexes.get(chunk.offset)
         if index is None:
             index = self.index_of(chunk)
             if index is None:
                 return None
             self._indexes[chunk.offset] = index
-            self._indexes_bytes += len(index.body)
+            self._indexes_bytes += index.memory_bytes
             while self._indexes_bytes > _INDEX_CACHE_BYTES and len(self._indexes) > 1:
                 _, oldest = self._indexes.popitem(last=False)
-                self._indexes_bytes -= len(oldest.body)
+                self._indexes_bytes -= oldest.memory_bytes
         else:
             self._indexes.move_to_end(chunk.offset)
+        self._index_asked, self._index_asked_bytes = index, index.memory_bytes
         return index
 
 

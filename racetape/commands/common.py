@@ -29,6 +29,10 @@ output_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
+TAPE_NAME: Final = "racetape.tape_name"
+"""Where a context keeps the name of a tape that is not a file of the user's."""
+
+
 class TapePath(click.Path):
     """A tape: a file, or by its name one of the gallery's or of the archive's."""
 
@@ -40,6 +44,8 @@ class TapePath(click.Path):
         if str(value).startswith(("gallery:", "archive:")):
             from traces.names import resolve
 
+            if ctx is not None:
+                ctx.meta[TAPE_NAME] = str(value)
             value = resolve(value)
         return super().convert(value, param, ctx)
 
@@ -77,7 +83,9 @@ def opened(path: Path) -> Iterator[Tape]:
 
 
 def finish(tape: Tape, status: int) -> NoReturn:
-    """Exit with `status`, or with 2 and a line if the tape was cut: what was printed holds for the part there is."""
+    """Exit with `status`, or with 2 and a line if part of the tape is missing: what was printed holds for the rest."""
+    if tape.damage is not None:
+        raise tape.damage
     if tape.unfinished:
         sys.exit(fail(f"{tape.path}: the tape is cut; all of this is about the part up to @{tape.end_step}"))
     sys.exit(status)

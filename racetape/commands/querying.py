@@ -49,12 +49,14 @@ def _position(tape: Tape, text: str) -> int:
 
 def _begin(tape: Tape, text: str | None) -> int:
     """The position to begin at. Raises UsageError if the tape has no events, says so if they begin later."""
-    low, end = tape.events_range
-    if low == end:
+    low, high = tape.events_range
+    if low == high:
         raise UsageError(f"{tape.path} has no events: `racetape tape rebuild` makes them")
     first = low if text is None else _position(tape, text)
     if first < low:
         click.echo(f"racetape: the tape's events begin at @{low}", err=True)
+    if high < tape.end_step:
+        click.echo(f"racetape: the tape's events end at @{high}", err=True)
     return first
 
 
@@ -156,7 +158,7 @@ def last_write(tape: Path, place: str, before: str, as_json: bool) -> None:
         at = _begin(recording, before)
         row = recording.last_write(_place(place), at)
         _one(recording, row, as_json)
-        if row is None and not as_json and recording.events_range[0] < at:
+        if row is None and recording.events_range[0] < at:
             click.echo(f"racetape: the tape's events begin at @{recording.events_range[0]}", err=True)
     finish(recording, 0)
 
@@ -184,7 +186,10 @@ def next_write(tape: Path, place: str, after: str | None, as_json: bool) -> None
 @from_option
 @json_option
 def negative(tape: Path, place: str, first: str | None, as_json: bool) -> None:
-    """The first write after which the signed integer in PLACE is below zero. Exit status 1 if there is one."""
+    """The first write after which the signed integer in PLACE is below zero. Exit status 1 if there is one.
+
+    PLACE is a C lvalue of the guest with a fixed place, or ADDRESS+BYTES: 1, 2, 4 or 8 of them.
+    """
     from traces import Tape
 
     with Tape(tape) as recording:
@@ -283,6 +288,8 @@ def events(
             yield from (part if cpu is None else part[part.cpu == cpu]).rows()
 
     with Tape(tape) as recording:
+        if cpu is not None and cpu >= recording.header.cpus:
+            raise UsageError(f"no CPU {cpu}: {recording.path} has CPUs 0 to {recording.header.cpus - 1}")
         low, high = _begin(recording, first), _position(recording, end)
         _show(recording, chosen(recording, low, high), limit, as_json)
     finish(recording, 0)
@@ -374,4 +381,8 @@ def at(tape: Path, position: str, as_json: bool) -> None:
             click.echo(f"@{step.step} cpu{step.cpu}, in the choice `{step.choice}`")
             for row in step.events.rows():
                 click.echo(f"    {event_text(symbols, row)}")
+        first, end = recording.events_range
+        if not first <= step.step < end:
+            which = f"events only of @{first} to @{end}" if first < end else "no events"
+            click.echo(f"racetape: {recording.path} has {which}: `racetape tape rebuild --whole` makes all", err=True)
     finish(recording, 0)

@@ -10,11 +10,11 @@ import click
 
 from machine.errors import UsageError
 from racetape.commands.common import (
+    TAPE_NAME,
     emit,
     epilog,
     finish,
     json_option,
-    opened,
     output_option,
     tape_argument,
 )
@@ -50,9 +50,11 @@ def info(tape: Path, as_json: bool) -> None:
 @json_option
 def strip(tape: Path, output: Path, as_json: bool) -> None:
     """Copy TAPE without its derived layer: the schedule alone, which replays to the same hashes."""
+    from traces import Tape
     from traces import strip as strip_tape
 
-    with opened(tape) as recording:
+    # Damage in what is dropped is no matter.
+    with Tape(tape) as recording:
         size_bytes = strip_tape(recording, output)
     if as_json:
         emit({"tape": str(output), "size_bytes": size_bytes, "from": str(tape)})
@@ -80,8 +82,10 @@ def rebuild(tape: Path, output: Path, whole: bool, no_index: bool, as_json: bool
     """
     from racetape.progress import ticking
     from replayer import rebuild as rebuild_tape
+    from traces import Tape
 
-    with opened(tape) as recording, ticking("rebuilding", recording.end_step) as tick:
+    # Damage in what is made again is no matter.
+    with Tape(tape) as recording, ticking("rebuilding", recording.end_step) as tick:
         rebuilt = rebuild_tape(recording, output, whole=whole, index=not no_index, progress=tick)
     if as_json:
         emit({"tape": str(output), "size_bytes": rebuilt.size_bytes, "events": rebuilt.events, "from": str(tape)})
@@ -131,6 +135,9 @@ def attach(
     from traces.attach import NOTE
     from traces.attach import attach as attach_to
 
+    name = click.get_current_context().meta.get(TAPE_NAME)
+    if name is not None and output is None:
+        raise UsageError(f"{name} stays as it is; say with -o where the tape with the attachments is to go")
     if not files and not notes and not sources:
         raise UsageError("what is to be attached? Name files, or give --note or --sources")
     rows = [Attachment(name=path.name, type="file", data=path.read_bytes()) for path in files]
@@ -138,20 +145,20 @@ def attach(
         here = recording.path if output is None else output
         count = sum(recording.read_attachment(c).type == NOTE for c in recording.attachment_chunks)
         rows += [
-            Attachment(name=f"note {number}", type=NOTE, data=text.encode())
+            Attachment(name=f"note {number}", type=NOTE, data=os.fsencode(text))
             for number, text in enumerate(notes, count + 1)
         ]
         if sources:
             rows += guest_sources(recording.image())
         # Beside the target, so that it appears there whole or not at all.
-        descriptor, name = tempfile.mkstemp(prefix=f".{here.name}-", dir=here.parent)
+        descriptor, fresh = tempfile.mkstemp(prefix=f".{here.name}-", dir=here.parent)
         os.close(descriptor)
         try:
-            size_bytes = attach_to(recording, name, rows)
-            Path(name).chmod(recording.path.stat().st_mode & 0o777)
-            os.replace(name, here)
+            size_bytes = attach_to(recording, fresh, rows)
+            Path(fresh).chmod(recording.path.stat().st_mode & 0o777)
+            os.replace(fresh, here)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            Path(fresh).unlink(missing_ok=True)
             raise
     if as_json:
         emit({"tape": str(here), "size_bytes": size_bytes, "attached": [row.name for row in rows]})
@@ -188,6 +195,8 @@ def extract(tape: Path, name: str | None, image: bool, output: Path | None) -> N
                 raise UsageError(f"nothing named '{name}' is attached to {tape} (`racetape tape info` lists what is)")
             data = named[-1].data
     if output is not None:
+        if output.exists() and output.samefile(recording.path):
+            raise UsageError(f"that would overwrite {recording.path}; give another name")
         output.write_bytes(data)
     else:
         click.echo(data, nl=False)

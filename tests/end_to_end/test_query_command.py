@@ -13,7 +13,9 @@ from machine.errors import UsageError
 from machine.symbols import Symbols
 from racetape.cli import main
 from replayer import Timeline
-from traces import Tape
+from traces import Tape, TapeWriter
+from traces.chunks import CHOICES, EVENTS, HEADER, IMAGE
+from traces.columns import encode_events
 from traces.schema import KINDS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -170,6 +172,10 @@ def test_locks_and_tasks(tape_path: Path, run: Run) -> None:
         (("writes", "nosuch"), "nosuch"),
         (("writes", "0x40000000000"), "no address of RAM"),
         (("writes", "0x2000+0"), "no range of memory"),
+        (("writes", "0x2000+0xffffffffffffe000"), "beyond the end of RAM"),
+        (("negative", "contig_page_data"), "no integer"),
+        (("locks", "99999999999999999999999"), "no operand"),
+        (("events", "--cpu", "7"), "no CPU 7"),
         (("events", "--kind", "foo"), "no kind of event"),
         (("at", "@99999999999"), "outside the tape"),
         (("calls", "nosuch"), "no function"),
@@ -195,3 +201,50 @@ def test_call_sites_are_addresses_of_the_image(tape_path: Path) -> None:
     site = symbols.call_sites("putback_lru_pages")[0]
     assert site.function <= site.entry[0] < site.function_end
     assert symbols.is_code(site.entry[0])
+
+
+def test_damage_is_said(tape_path: Path, run: Run, tmp_path: Path) -> None:
+    """Behind a damaged header, without contents, nothing can be read: what is answered holds for the part before."""
+    with Tape(tape_path) as tape:
+        assert tape.footer is not None
+        at = tape.events_chunks[-1].offset
+        step = tape.events_chunks[0].first_step
+    data = bytearray(tape_path.read_bytes())
+    data[at + 20] ^= 1
+    data[-20] ^= 1
+    path = tmp_path / "bad.tape"
+    path.write_bytes(data)
+    status, out, err = run("query", "at", path, f"@{step}")
+    assert (status, out.startswith(f"@{step} "), "damaged at byte" in err) == (2, True, True)
+
+
+def test_steps_without_events_are_said_to_be(tape_path: Path, run: Run) -> None:
+    status, out, err = run("query", "at", tape_path, "@10")
+    assert (status, out.count("\n"), "--whole" in err) == (0, 1, True)
+
+
+def test_calls_are_the_same_from_the_middle_on(tape_path: Path, tmp_path: Path) -> None:
+    """Also of inlined functions, and where a chunk begins inside of one."""
+    with Tape(tape_path) as tape, TapeWriter(tmp_path / "cut.tape") as writer:
+        events = tape.events[:]
+        inside = set()
+        for site in (s for s in tape.symbols.call_sites("INIT_LIST_HEAD") if s.inlined):
+            rows = np.flatnonzero((events.pc >= site.function) & (events.pc < site.function_end))
+            enters = (events.pc[rows] >= site.entry[0]) & (events.pc[rows] < site.entry[1])
+            # Loops come back to the entry without having left.
+            again = enters[1:] & enters[:-1] & (events.cpu[rows[1:]] == events.cpu[rows[:-1]])
+            inside.update(events.step[rows[1:][again]].tolist())
+        assert inside
+        low, high = tape.events_range
+        for chunk in tape.chunks:
+            if chunk.kind in (HEADER, IMAGE, CHOICES):
+                writer.raw(chunk.kind, tape.payload(chunk), chunk.first_step, chunk.end_step)
+        ends = [*sorted(inside), high]
+        for first, end in zip([low, *ends], ends, strict=False):
+            writer.raw(EVENTS, encode_events(events.between(first, end - 1), 0), first, end)
+    with Tape(tmp_path / "cut.tape") as cut:
+        assert cut.events[:] == events
+        calls = list(cut.calls("INIT_LIST_HEAD"))
+        for step in sorted(inside)[:10]:
+            assert list(cut.calls("INIT_LIST_HEAD", step)) == [c for c in calls if c.step >= step]
+            assert list(cut.calls("INIT_LIST_HEAD", 0, step)) == [c for c in calls if c.step < step]

@@ -11,9 +11,9 @@ import pytest
 
 from machine.symbols import GUEST_ROOT
 from racetape.cli import main
-from traces import Attachment, Tape
+from traces import Attachment, Tape, TapeWriter, gallery
 from traces.attach import SOURCE, attach
-from traces.chunks import EVENTS
+from traces.chunks import EVENTS, INDEX, zstd_pack
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -166,3 +166,74 @@ def test_info_of_stripped_cut_and_damaged(small: Path, run: Run, tmp_path: Path)
     path.write_bytes(data + b"x")
     status, _, err = run("tape", "info", path)
     assert (status, err.count("\n"), "does not end as a tape" in err) == (2, 1, True)
+
+
+def flipped(path: Path, at: int, target: Path) -> Path:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    target.write_bytes(data)
+    return target
+
+
+def test_damage_in_layer_b_costs_only_time(small: Path, run: Run, tmp_path: Path) -> None:
+    with Tape(small) as tape:
+        at = tape.events_chunks[0].end_offset - 10
+    path = flipped(small, at, tmp_path / "bad.tape")
+    status, out, _ = run("tape", "info", path)
+    assert "events       damaged" in out
+    for command in ("strip", "rebuild"):
+        assert run("tape", command, path, "-o", tmp_path / f"{command}.tape")[0] == 0
+    assert (tmp_path / "rebuild.tape").read_bytes() == small.read_bytes()
+    assert run("tape", "strip", small, "-o", tmp_path / "same.tape")[0] == 0
+    assert (tmp_path / "strip.tape").read_bytes() == (tmp_path / "same.tape").read_bytes()
+    # Damage in layer A costs nothing that was there.
+    with Tape(small) as tape:
+        path = flipped(small, tape.choices_chunks[-1].end_offset - 2, tmp_path / "worse.tape")
+    for command in ("strip", "rebuild", "index"):
+        target = tmp_path / f"{command}.tape"
+        target.write_bytes(b"precious")
+        status, _, err = run("tape", command, path, "-o", target)
+        assert (status, err.count("\n"), target.read_bytes()) == (2, 1, b"precious")
+
+
+def test_nothing_is_attached_to_what_is_not_ours(run: Run, tmp_path: Path) -> None:
+    before = gallery.resolve("gallery:split").read_bytes()
+    try:
+        status, _, err = run("tape", "attach", "gallery:split", "--note", "mine")
+        assert (status, "gallery:split stays as it is" in err) == (2, True)
+        assert gallery.resolve("gallery:split").read_bytes() == before
+    finally:
+        gallery.resolve("gallery:split").write_bytes(before)
+    assert run("tape", "attach", "gallery:split", "--note", "mine", "-o", tmp_path / "mine.tape")[0] == 0
+
+
+def test_strange_names_and_targets(small: Path, run: Run, tmp_path: Path) -> None:
+    path, odd, plain = tmp_path / "a.tape", tmp_path / "odd\udcff.txt", tmp_path / "red\n\x1b[31m.txt"
+    path.write_bytes(small.read_bytes())
+    for file in (odd, plain):
+        file.write_bytes(b"x")
+    status, _, err = run("tape", "attach", path, odd)
+    assert (status, err.count("\n"), "no UTF-8" in err) == (2, 1, True)
+    assert run("tape", "attach", path, plain, "--note", "not \udcff UTF-8")[0] == 0
+    status, out, _ = run("tape", "info", path)
+    assert (status, "\x1b" in out, r"red\n\x1b[31m.txt" in out) == (0, False, True)
+    assert run("tape", "extract", path, "note 1", "-o", tmp_path / "note")[0] == 0
+    assert (tmp_path / "note").read_bytes() == b"not \xff UTF-8"
+    status, _, err = run("tape", "extract", path, "note 1", "-o", path)
+    assert (status, "would overwrite" in err) == (2, True)
+    assert run("verify", path)[0] == 0
+
+
+def test_an_index_that_lies_about_kinds(small: Path, run: Run, tmp_path: Path) -> None:
+    """Of kinds that there are not, or that is none at all behind a good checksum: `info` says what it can."""
+    for body, kinds in ((b"\0\0\0\1\x9f\1\2", {"kind 159": 2}), (b"\xff" * 9, None)):
+        path = tmp_path / "lying.tape"
+        with Tape(small) as tape, TapeWriter(path) as writer:
+            for chunk in tape.chunks:
+                data = zstd_pack(body) if chunk.kind == INDEX else tape.payload(chunk)
+                writer.raw(chunk.kind, data, chunk.first_step, chunk.end_step)
+            writer.end()
+        status, out, _ = run("tape", "info", path, "--json")
+        assert (status, json.loads(out)["kinds"]) == (0, kinds)
+        status, _, err = run("verify", path)
+        assert (status, "index" in err) == (2, True)

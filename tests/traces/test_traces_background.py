@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
 import pytest
 
+from traces import background as background_module
 from traces.background import Background, Job, Prepare
 
 
@@ -66,7 +71,7 @@ def test_errors_come_back_and_end_the_work() -> None:
     def fail() -> None:
         raise OSError("no")
 
-    background.give(job(lambda: done.append(1)))
+    background.give(job(partial(done.append, 1)))
     background.give(job(fail))
     for _ in range(2):
         with pytest.raises(OSError, match="no"):
@@ -92,7 +97,7 @@ def test_stop_does_what_was_given() -> None:
     background = Background()
     done: list[int] = []
     background.give(job(lambda: time.sleep(0.05)))
-    background.give(job(lambda: done.append(1)))
+    background.give(job(partial(done.append, 1)))
     background.stop()
     assert done == [1]
 
@@ -133,3 +138,39 @@ def test_an_error_while_preparing_waits_for_its_turn() -> None:
         background.wait()
     background.stop()
     assert done == [0]
+
+
+def test_an_interruption_anywhere_in_giving_blocks_nobody() -> None:
+    """Ctrl-C may come between any two steps of the thread that gives."""
+    for count in range(1, 40):
+        background = Background()
+        done: list[int] = []
+        left = count
+
+        def trace(frame: FrameType, what: str, _: object) -> Callable[..., object] | None:
+            nonlocal left
+            if frame.f_code.co_filename != background_module.__file__:
+                return None
+            frame.f_trace_opcodes = True
+            left -= what == "opcode"
+            if left == 0:
+                left = -1
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                background.give(job(partial(done.append, 0)))
+        finally:
+            sys.settrace(before)
+        background.give(job(partial(done.append, 1)))
+        stopper = threading.Thread(target=background.stop, daemon=True)
+        stopper.start()
+        stopper.join(10)
+        assert not stopper.is_alive(), f"interrupted at step {count}"
+        assert done in ([0, 1], [1])
+        if left > 0:
+            return
+    raise AssertionError("giving has more steps than were tried")

@@ -10,7 +10,7 @@ from tapes import some_events, write_small
 
 from machine.errors import TapeDamagedError, UsageError
 from traces import Event, Events, Range, Tape, TapeWriter, _codec
-from traces.chunks import INDEX, FormatError
+from traces.chunks import INDEX, FormatError, zstd_pack
 from traces.columns import tap_of
 from traces.index import ISSUED, NEGATIVE, READ, WRITTEN, ChunkIndex, decode_index, index_tap
 from traces.schema import DEVICE, DRAINED, KINDS
@@ -243,3 +243,89 @@ def test_steps_and_slices(tmp_path: Path) -> None:
         for outside in (-1, 400):
             with pytest.raises(UsageError, match="outside the tape"):
                 tape.at(outside)
+
+
+def test_index_that_claims_too_much_is_damaged() -> None:
+    """A few megabytes could claim words that take gigabytes."""
+    page = b"\x01\x04\x00\x80\x04\x01"  # one more; 4 bytes: nothing passed over, 512 words, READ
+    many = b"\x81\x80\x01"  # 16,385
+    for claims in (
+        many + page * 16_385,
+        b"\x02" + page + b"\x00" + page[1:],
+        b"\x02" + page + b"\xff" * 9 + b"\x01" + page[1:],
+    ):
+        body = claims + bytes(3)
+        for ask in (_codec.index_read, _codec.index_pages, lambda body: _codec.index_find(body, 0, 1 << 40)):
+            with pytest.raises(ValueError, match="no index"):
+                ask(body)
+    assert len(ChunkIndex(b"\x01" + page + bytes(3)).words) == 512
+
+
+def lying(path: Path, events: list[Event], payload: bytes) -> Path:
+    """A small tape with another index of its first events, with checksums that fit."""
+    with Tape(write_small(path.with_suffix(".true"), events=events)) as tape, TapeWriter(path) as writer:
+        at = tape.events_chunks[0].end_offset
+        for chunk in tape.chunks:
+            data = payload if chunk.offset == at else tape.payload(chunk)
+            writer.raw(chunk.kind, data, chunk.first_step, chunk.end_step)
+        writer.end()
+    return path
+
+
+def test_rows_that_an_index_names_are_looked_at(tmp_path: Path) -> None:
+    """A row that is no write, or not there at all, is no answer."""
+    with Tape(write_small(tmp_path / "a.tape")) as tape:
+        events = tape.read_events(tape.events_chunks[0])[1]
+    written = events.row(int(np.flatnonzero(events.is_write())[-1]))
+    page, at = divmod(written.phys >> 3, 512)
+    # A load of the same bytes stands before it.
+    rows = [written._replace(step=101, kind=KINDS["load"]), written]
+    for row in (0, 2, (1 << 18) - 1):
+        inside = varint(at) + b"\x01\x02" + varint(2 * row)
+        body = b"\x01" + varint(page) + varint(len(inside)) + inside + bytes(3)
+        with Tape(lying(tmp_path / "b.tape", rows, zstd_pack(body))) as tape:
+            assert tape.last_write(Range(written.phys, written.size, "it"), 250) == written
+            with pytest.raises(TapeDamagedError, match="not the index of its events"):
+                tape.check()
+
+
+def varint(x: int) -> bytes:
+    return (bytes([x & 127 | 128]) + varint(x >> 7)) if x > 127 else bytes([x])
+
+
+def test_answers_do_not_hold_memory(tmp_path: Path) -> None:
+    """What an index is asked stays only as long as there is room."""
+    with Tape(write_small(tmp_path / "a.tape")) as tape:
+        assert tape.events_of_kinds({KINDS["load"]}).count() == int((tape.events[:].kind == KINDS["load"]).sum())
+        for chunk in tape.events_chunks:
+            index = tape.cached_index(chunk)
+            assert index is not None
+            assert len(index.words) > 0
+            assert len(index.body) < index.memory_bytes < 20 * len(index.body) < 16 * len(index.words) * 20
+
+
+def test_integers_only(tmp_path: Path) -> None:
+    """Of what has another length no byte is the sign; A/D updates change none; numpy's integers are integers."""
+    ad_update, store = KINDS["ad_update"], KINDS["store"]
+    rows = [
+        Event(101, 1, 0x2000, 0x2000, 1 << 63, ad_update, 0, 8, 1),
+        Event(102, 1, 0x2000, 0x2000, 1 << 63, store, 0, 8, DRAINED),
+    ]
+    with Tape(write_small(tmp_path / "a.tape", events=rows)) as tape:
+        with Tape(without_index(tape, tmp_path / "b.tape")) as bare:
+            assert tape.first_negative((0x2000, 8)) == bare.first_negative((0x2000, 8)) == rows[1]
+        for size in (3, 5, 6, 7, 9, 12, 16):
+            with pytest.raises(UsageError, match="no integer"):
+                tape.first_negative((0x2000, size))
+        for size in (0, (1 << 20) - 0x1FFF, (1 << 64) - 0x2000, 1 << 70):
+            with pytest.raises(UsageError, match=r"RAM|no range"):
+                tape.writes((0x2000, size))
+        with pytest.raises(UsageError, match="no range"):
+            Range(0, 1 << 64, "all")
+        step = tape.events[:].step[1]
+        assert tape.events[step].row(0) == rows[1]
+        assert tape.events[step : step + np.uint64(1)] == tape.events[102]
+        assert tape.events[0 : 1 << 70] == tape.events[:]
+        assert tape.last_write((np.uint64(0x2000), 8), before=step) == rows[0]
+        assert tape.next_write(np.uint64(0x2000), after=np.uint64(101)) == rows[1]
+        assert tape.at(step).events == tape.events[102]

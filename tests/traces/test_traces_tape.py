@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +17,9 @@ from hypothesis import strategies as st
 from tapes import CONSOLE, IMAGE, choices, header, page, some_events, write_small
 
 from machine.errors import TapeDamagedError, TapeError
-from traces import Events, Tape, TapeFooter, TapeHeader, TapeWriter, records, strip
+from traces import Attachment, Events, Tape, TapeFooter, TapeHeader, TapeWriter, records, strip
+from traces.chunks import FormatError, zstd_pack
+from traces.records import decode_attachment, encode_attachment
 from traces.schema import HOLD, OP_NAMES, RECORD, ROOM, Op, describe_record, step_counts
 
 
@@ -294,3 +299,43 @@ def test_footer_says_what_it_was_told(tmp_path: Path) -> None:
         console_sha256=sha256(CONSOLE).digest(),
     )  # fmt: skip
     assert records.decode_footer(records.encode_footer(footer)) == footer
+
+
+def test_maps_build_nothing_that_is_not_wanted() -> None:
+    """An empty list is one byte of a tape and 64 of memory; a key that nobody knows may have millions."""
+    known = msgpack.packb({"name": "it", "type": "note", "data": b"x"})
+    assert known[0] == 0x83
+    many = b"\xdd" + (1 << 22).to_bytes(4, "big") + b"\x90" * (1 << 22)
+    strange = b"\x84" + known[1:] + msgpack.packb("strange") + many
+    tracemalloc.start()
+    try:
+        found = decode_attachment(zstd_pack(strange))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == Attachment(name="it", type="note", data=b"x")
+    assert peak < 5 * len(strange)
+    for wrong in (
+        b"\x83" + known[1:].replace(b"\xa2it", many),
+        b"\x83" + known[1:].replace(b"\xa2it", b"\x81\x01\x01"),
+        known + b"\0",
+        known[:-1],
+        b"\x90",
+        b"",
+        b"\xdf" + b"\xff" * 4,
+        b"\xde\x10\x01" + b"\xc0\xc0" * 4097,
+    ):
+        with pytest.raises(FormatError):
+            decode_attachment(zstd_pack(wrong) if wrong else b"")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"name": "n" * 4097}, {"type": "t" * 4097}, {"data": bytes((8 << 20) + 1)}, {"name": "\udcff"}]
+)
+def test_attachments_that_do_not_fit(wrong: dict[str, Any]) -> None:
+    fields = {"name": "it", "type": "note", "data": b""} | wrong
+    with pytest.raises(FormatError, match="attachment"):
+        encode_attachment(Attachment(**fields))
+    if "\udcff" not in fields["name"]:
+        with pytest.raises(FormatError, match="attachment"):
+            decode_attachment(zstd_pack(msgpack.packb(fields)))

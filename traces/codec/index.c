@@ -89,7 +89,7 @@ __attribute__((noinline)) struct page_words *index_page(struct index_builder *b,
 static void note_operand(struct index_builder *b, uint64_t key, uint64_t value)
 {
 	struct operand_entry *seen = &b->seen_operand[mix(key << 56 ^ value, SEEN_BITS)];
-	if (seen->key == key + 1 && seen->value == value)
+	if (key != UINT64_MAX && seen->key == key + 1 && seen->value == value)
 		return;
 	struct operand_entry *operands = grow(b->operands, sizeof(*b->operands), b->operand_count, &b->operand_room);
 	if (!operands) {
@@ -344,6 +344,25 @@ static size_t take_count(struct reader *r)
 	return (size_t)count;
 }
 
+/* No index is made of more pages. Without this, 16 MB could claim words that take thousands of times as much. */
+static size_t take_page_count(struct reader *r)
+{
+	size_t count = take_count(r);
+	if (count > PAGES_MAX) {
+		r->damaged = true;
+		return 0;
+	}
+	return count;
+}
+
+/* The number of page `i`, after that of the page before. Numbers ascend. */
+static uint64_t take_page(struct reader *r, size_t i, uint64_t before)
+{
+	uint64_t page = before + take_varint(r);
+	r->damaged |= i > 0 && page <= before;
+	return page;
+}
+
 /* Walks the words of one page; each run is handed on by its first word, length, flags and rows (of written ones). */
 typedef bool take_word(void *context, uint64_t word, uint8_t flags, uint32_t row);
 
@@ -401,10 +420,10 @@ bool read_index(const uint8_t *index, size_t index_bytes, struct index_counts *c
 {
 	struct reader r = {index, index + index_bytes, false};
 	struct word_list list = {words, 0};
-	size_t pages = take_count(&r);
+	size_t pages = take_page_count(&r);
 	uint64_t page = 0;
 	for (size_t i = 0; i < pages && !r.damaged; i++) {
-		page += take_varint(&r);
+		page = take_page(&r, i, page);
 		size_t size = take_count(&r);
 		if (!r.damaged)
 			take_words(&r, page, size, list_word, &list);
@@ -439,10 +458,10 @@ bool read_index(const uint8_t *index, size_t index_bytes, struct index_counts *c
 bool read_pages(const uint8_t *index, size_t index_bytes, size_t *count, uint64_t *pages)
 {
 	struct reader r = {index, index + index_bytes, false};
-	*count = take_count(&r);
+	*count = take_page_count(&r);
 	uint64_t page = 0;
 	for (size_t i = 0; i < *count && !r.damaged; i++) {
-		page += take_varint(&r);
+		page = take_page(&r, i, page);
 		size_t size = take_count(&r);
 		r.at += size;
 		if (pages)
@@ -474,10 +493,10 @@ bool find_words(const uint8_t *index, size_t index_bytes, uint64_t first, uint64
 {
 	struct reader r = {index, index + index_bytes, false};
 	struct word_search search = {first, last, 0, -1};
-	size_t pages = take_count(&r);
+	size_t pages = take_page_count(&r);
 	uint64_t page = 0;
 	for (size_t i = 0; i < pages && !r.damaged && page <= last / WORDS_PER_PAGE; i++) {
-		page += take_varint(&r);
+		page = take_page(&r, i, page);
 		size_t size = take_count(&r);
 		if (r.damaged)
 			break;

@@ -180,7 +180,7 @@ def peer_events(path: Path, count: int) -> Events:
 
 def group_by(path: Path) -> dict[str, Any]:
     """SQL over the first ten million events, through `racetape sql`."""
-    from debugger.sql import Database
+    from debugger.sql.database import Database
 
     with Tape(path) as tape:
         end = _end_of(tape, PEER_EVENTS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -30,6 +31,10 @@ GUEST_ROOT: Final = Path(__file__).resolve().parent / "guest"
 
 ADDRESS_SPACE: Final = {32: 1 << 32, 64: (1 << 64) - 1}
 """Bytes of linear memory per width; drgn cannot express the last byte of 2^64."""
+
+
+_BY_ENUMERATOR: Final = re.compile(r"\b(vm_stat|vm_stat_diff)\[(\d+)\]")
+"""Arrays whose indices are of `enum zone_stat_item` (Linux 2.6.39, include/linux/mmzone.h and vmstat.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,7 @@ class Symbols:
         self._definitions: dict[str, list[tuple[str, int]]] | None = None
         self._statements: dict[tuple[str, int], tuple[int, ...]] | None = None
         self._inlined: dict[str, list[Inlined]] | None = None
+        self._items: dict[int, str] | None = None
 
     def _program_load(self) -> Any:
         architecture = drgn.Architecture.I386 if self.bits == 32 else drgn.Architecture.X86_64
@@ -277,7 +283,8 @@ class Symbols:
         return f"{symbol.name}+{offset:#x}" if offset else str(symbol.name)
 
     def name_of_data(self, address: int, size_bytes: int | None = None) -> str | None:
-        """A data address as C would write it, `contig_page_data.node_zones[1].vm_stat[18]`; None outside variables.
+        """A data address as C would write it, `contig_page_data.node_zones[1].vm_stat[NR_FREE_PAGES]`; None outside
+        variables.
 
         An address is that of every aggregate which begins there; without `size_bytes` the largest one is named.
         """
@@ -289,9 +296,19 @@ class Symbols:
             # Two files may each have a static of this name, and drgn returns either.
             if variable.address_ != symbol.address:
                 return None
-            return str(symbol.name) + _path_inside(variable.type_, address - symbol.address, size_bytes)
+            path = str(symbol.name) + _path_inside(variable.type_, address - symbol.address, size_bytes)
+            return _BY_ENUMERATOR.sub(self._named_item, path)
         except Exception:
             return None
+
+    def _named_item(self, found: re.Match[str]) -> str:
+        """An array of statistics with the item's name for its index, where the image has it."""
+        if self._items is None:
+            try:
+                self._items = {value: name for name, value in self.enumerators("zone_stat_item").items()}
+            except ExpressionError:
+                self._items = {}
+        return f"{found[1]}[{self._items.get(int(found[2]), found[2])}]"
 
     def enumerators(self, enum_name: str) -> dict[str, int]:
         """Enumerator name -> value of `enum enum_name`. Raises ExpressionError if there is no such enumeration."""

@@ -116,8 +116,8 @@ _WHERE = (
 _HEAD = (*_WHEN, *_WHERE)
 
 _SYMBOL = (
-    "What C calls the place at addr, by the size of the access: `contig_page_data.node_zones[1].vm_stat[18]`. NULL "
-    "outside of the image."
+    "What C calls the place at addr, by the size of the access: "
+    "`contig_page_data.node_zones[1].vm_stat[NR_FREE_PAGES]`. NULL outside of the image."
 )
 _VALUE = _raw("value", "value", U64, "-", "The value, as an unsigned number.")
 _ACCESS = (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     epilog=epilog(
         'racetape sql bug.tape "SELECT kind, count(*) FROM events GROUP BY kind"',
         'racetape sql bug.tape "SELECT step, cpu, function, signed FROM stores',
-        "    WHERE symbol = 'contig_page_data.node_zones[1].vm_stat[18]' AND signed < 0 LIMIT 1\"",
+        "    WHERE symbol = 'contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]' AND signed < 0 LIMIT 1\"",
         "racetape sql bug.tape \"SELECT * FROM loads WHERE inside(addr, 'contig_page_data') AND step < 90000\" --csv",
         "racetape sql --views                            the views with their columns",
         "racetape sql bug.tape                           a prompt",

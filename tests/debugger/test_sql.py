@@ -246,10 +246,8 @@ def test_groups_agree_with_numpy(events: Events, database: Database) -> None:
 
 
 def test_symbol_is_looked_up_where_it_lies(tape: Tape, events: Events, database: Database) -> None:
-    item = tape.symbols.enumerators("zone_stat_item")["NR_FREE_PAGES"]
-    name = f"contig_page_data.node_zones[1].vm_stat[{item}]"
     before = database.reader.pieces_read
-    found = database.query(f"SELECT step, signed FROM stores WHERE symbol = '{name}'").fetchall()
+    found = database.query(f"SELECT step, signed FROM stores WHERE symbol = '{FREE_PAGES}'").fetchall()
     lvalue = tape.symbols.lvalue(FREE_PAGES)
     rows = events[(events.kind == KINDS["store"]) & (events.addr == np.uint64(lvalue.address))]
     assert found == [(row.step, signed(row)) for row in rows.rows()]
@@ -294,10 +292,10 @@ WORDS = {
     "file": ["kernel/sched.c", "include/linux/spinlock.h"],
     "symbol": [
         "current_task",
-        "contig_page_data.node_zones[1].vm_stat[0]",
+        "contig_page_data.node_zones[1].vm_stat[NR_FREE_PAGES]",
         "runqueues[0].lock",
         "nothing",
-        "vm_stat[0]",
+        "vm_stat[NR_FREE_PAGES]",
     ],
 }
 COMPARE = st.sampled_from(["=", "<>", "<", "<=", ">", ">="])

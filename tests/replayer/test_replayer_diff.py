@@ -337,7 +337,7 @@ def test_buggy_and_fixed_part_where_the_fix_is(tmp_path: Path) -> None:
     assert first.a.where.step > found.control.a.step
     misled = [row for row in found.values if row.a.where.function == "too_many_isolated"]
     assert [(row.name, row.a.value, row.b.value) for row in misled] == [
-        ("contig_page_data.node_zones[1].vm_stat[21]", 0, 0xFFFFFFFF)
+        ("contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]", 0, 0xFFFFFFFF)
     ]
     both = compare("gallery:wrong-zone", "gallery:wrong-zone")
     assert both.same

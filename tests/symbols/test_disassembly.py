@@ -18,7 +18,7 @@ def test_data_addresses_are_named(symbols: Symbols) -> None:
     function = symbols.symbol("isolate")
     found = disassemble(symbols.read(function.address, function.size), function.address, name=symbols.symbolise)
     text = "\n".join(row.text for row in found)
-    assert "# vm_stat[2]" in text
+    assert "# vm_stat[NR_ISOLATED_FILE]" in text
     assert "# hidden" in text
 
 

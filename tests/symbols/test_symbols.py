@@ -51,13 +51,13 @@ def test_names(symbols: Symbols) -> None:
     code, data = symbols.symbol("isolate").address, symbols.symbol("contig_page_data").address
     assert symbols.symbolise(code) == "isolate"
     assert symbols.symbolise(code + 3) == "isolate+0x3"
-    assert symbols.symbolise(data + 28 + 16) == "contig_page_data.node_zones[1].vm_stat[2]"
-    assert symbols.symbolise(data + 28 + 17) == "contig_page_data.node_zones[1].vm_stat[2].counter+0x1"
+    assert symbols.symbolise(data + 28 + 16) == "contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE]"
+    assert symbols.symbolise(data + 28 + 17) == "contig_page_data.node_zones[1].vm_stat[NR_ISOLATED_FILE].counter+0x1"
     assert symbols.symbolise(data + 24) == "contig_page_data.node_zones[0].next"
     assert symbols.symbolise(symbols.symbol("hidden").address) == "hidden"
     assert symbols.symbolise(data + 28) == "contig_page_data.node_zones[1]"
     assert symbols.symbolise(data + 28, 4) == "contig_page_data.node_zones[1].name"
-    assert symbols.symbolise(data + 28 + 8, 4) == "contig_page_data.node_zones[1].vm_stat[0]"
+    assert symbols.symbolise(data + 28 + 8, 4) == "contig_page_data.node_zones[1].vm_stat[NR_FREE_PAGES]"
     assert symbols.symbolise(data, 1000) == "contig_page_data"
     assert symbols.symbolise(0x1234) == "0x1234"
     assert symbols.name_of_data(code) is None

@@ -19,13 +19,16 @@ NOTE = "note"
 def attach(tape: TapeFile, path: str | os.PathLike[str], attachments: Sequence[Attachment]) -> int:
     """Write a copy of `tape` with more attachments to `path`; its length in bytes.
 
-    An unfinished tape gives an unfinished one. Raises TapeDamagedError if any of it is damaged, TapeError if `path`
+    An unfinished tape gives an unfinished one. Raises TapeDamagedError if a checksum is wrong, TapeError if `path`
     cannot be written, is the tape itself, or an attachment is too long.
     """
     if Path(path).exists() and Path(path).samefile(tape.path):
         raise TapeError(f"cannot write {tape.path} onto itself; give another name")
     # Looked at before the target is touched: damage must not cost what was there.
-    tape.check()
+    if tape.damage is not None:
+        raise tape.damage
+    for chunk in tape.chunks:
+        tape.payload(chunk)
     with TapeWriter(path) as writer:
         pending = list(attachments)
         for chunk in tape.chunks:

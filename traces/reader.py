@@ -49,6 +49,7 @@ class TapeFile:
         unfinished: the file was cut, or is still being written.
         damage: the first damage that opening found, or None; `check` finds the rest.
         end_step: last position that the choices on the tape lead to.
+        looked_at: where the chunk begins whose events were asked for last: how far a long question has come.
     Raises:
         TapeError: there is no such file, or it is no tape, or one of a newer format, or cut before its header.
         TapeDamagedError: its header is damaged.
@@ -77,6 +78,7 @@ class TapeFile:
         self._index_of = {self._events_to[c.offset].offset: c for c in self.chunks if c.kind == chunks.INDEX}
         self._pages_chunks: tuple[tuple[Chunk, int, int], ...] | None = None
         self._cache: OrderedDict[int, tuple[int, Events]] = OrderedDict()
+        self.looked_at = 0
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +141,7 @@ class TapeFile:
 
     def read_events(self, chunk: Chunk) -> tuple[int, Events]:
         """(state hash at the chunk's end, its events) of one of `events_chunks`. Raises TapeDamagedError."""
+        self.looked_at = chunk.first_step
         if chunk.offset in self._cache:
             self._cache.move_to_end(chunk.offset)
             return self._cache[chunk.offset]

@@ -428,6 +428,7 @@ class Tape(TapeFile):
 
     def cached_index(self, chunk: Chunk) -> ChunkIndex | None:
         """As `index_of`; the latest stay in memory, up to 64 MB."""
+        self.looked_at = chunk.first_step
         # The index asked last may have grown by what it was asked.
         if self._index_asked is not None:
             grown = self._index_asked.memory_bytes

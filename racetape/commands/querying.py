@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,31 @@ limit_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def query() -> None:
     """Ask a tape the common questions. Positions are written as in `racetape debug`: @81204, 50%, ready, end."""
+
+
+def asking(tape: Tape) -> AbstractContextManager[None]:
+    """Shows on a terminal how far a question has come that takes long."""
+    from debugger.progress import progress
+
+    return progress("looking", lambda: tape.looked_at, tape.end_step)
+
+
+def _wipe() -> None:
+    """Make room for the answer where the progress is shown."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False)
+
+
+def _say(text: str) -> None:
+    """Print a row of the answer."""
+    _wipe()
+    click.echo(text)
+
+
+def _emit(data: dict[str, Any]) -> None:
+    """Print an answer as JSON."""
+    _wipe()
+    emit(data)
 
 
 def _place(text: str) -> str | int | tuple[int, int]:
@@ -76,22 +103,22 @@ def _show(tape: Tape, rows: Iterable[Event], limit: int, as_json: bool) -> None:
         if as_json:
             shown.append(event_json(symbols, row))
         else:
-            click.echo(event_text(symbols, row))
+            _say(event_text(symbols, row))
     if as_json:
-        emit({"tape": str(tape.path), "rows": shown, "more": more})
+        _emit({"tape": str(tape.path), "rows": shown, "more": more})
     elif more:
         click.echo(f"racetape: there are more (--limit {limit}, --from @{row.step})", err=True)
     elif not count:
-        click.echo("none")
+        _say("none")
 
 
 def _one(tape: Tape, row: Event | None, as_json: bool) -> None:
     from debugger.telling import event_json, event_text
 
     if as_json:
-        emit({"tape": str(tape.path), "row": None if row is None else event_json(tape.symbols, row)})
+        _emit({"tape": str(tape.path), "row": None if row is None else event_json(tape.symbols, row)})
     else:
-        click.echo("none" if row is None else event_text(tape.symbols, row))
+        _say("none" if row is None else event_text(tape.symbols, row))
 
 
 @query.command(
@@ -113,7 +140,7 @@ def writes(tape: Path, place: str, first: str | None, end: str, limit: int, as_j
     """
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         low = _begin(recording, first)
         _show(recording, recording.writes(_place(place), low, _position(recording, end)), limit, as_json)
     finish(recording, 0)
@@ -133,7 +160,7 @@ def reads(tape: Path, place: str, first: str | None, end: str, limit: int, as_js
     """
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         low = _begin(recording, first)
         _show(recording, recording.reads(_place(place), low, _position(recording, end)), limit, as_json)
     finish(recording, 0)
@@ -154,7 +181,7 @@ def last_write(tape: Path, place: str, before: str, as_json: bool) -> None:
     """Who wrote what stands in PLACE at a position: the last write that became visible before it."""
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         at = _begin(recording, before)
         row = recording.last_write(_place(place), at)
         _one(recording, row, as_json)
@@ -172,7 +199,7 @@ def next_write(tape: Path, place: str, after: str | None, as_json: bool) -> None
     """The first write to PLACE that becomes visible at or after a position."""
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         at = _begin(recording, after)
         _one(recording, recording.writes(_place(place), at).first(), as_json)
     finish(recording, 0)
@@ -192,7 +219,7 @@ def negative(tape: Path, place: str, first: str | None, as_json: bool) -> None:
     """
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         low = _begin(recording, first)
         row = recording.first_negative(_place(place), low)
         _one(recording, row, as_json)
@@ -218,7 +245,7 @@ def calls(tape: Path, function: str, first: str | None, end: str, limit: int, as
     from debugger.telling import place_text
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         low = _begin(recording, first)
         symbols = recording.symbols
         shown: list[dict[str, Any]] = []
@@ -235,11 +262,13 @@ def calls(tape: Path, function: str, first: str | None, end: str, limit: int, as
                 {
                     "step": call.step,
                     "cpu": call.cpu,
+                    "pc": call.pc,
                     "function": function,
                     "inlined": call.inlined,
                     "caller": caller,
                     "file": back.file if back is not None else None,
                     "line": back.line if back is not None else None,
+                    "return_address": call.return_address,
                 }
             )
             if not as_json:
@@ -247,13 +276,13 @@ def calls(tape: Path, function: str, first: str | None, end: str, limit: int, as
                     who = f"inlined in {around} ()"
                 else:
                     who = f"from {place_text(symbols, call.return_address - 1)}" if call.return_address else "from ?"
-                click.echo(f"@{call.step} cpu{call.cpu} {function} () {who}")
+                _say(f"@{call.step} cpu{call.cpu} {function} () {who}")
         if as_json:
-            emit({"tape": str(recording.path), "rows": shown, "more": more})
+            _emit({"tape": str(recording.path), "rows": shown, "more": more})
         elif more:
             click.echo(f"racetape: there are more (--limit {limit}, --from @{shown[-1]['step'] + 1})", err=True)
         elif not shown:
-            click.echo("none")
+            _say("none")
     finish(recording, 0)
 
 
@@ -287,7 +316,7 @@ def events(
         for part in recording.events_of_kinds(numbers or None, low, high).parts():
             yield from (part if cpu is None else part[part.cpu == cpu]).rows()
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         if cpu is not None and cpu >= recording.header.cpus:
             raise UsageError(f"no CPU {cpu}: {recording.path} has CPUs 0 to {recording.header.cpus - 1}")
         low, high = _begin(recording, first), _position(recording, end)
@@ -312,7 +341,7 @@ def locks(tape: Path, lock: str | None, first: str | None, end: str, limit: int,
 
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         low, high = _begin(recording, first), _position(recording, end)
         address = None if lock is None else _linear(recording, lock)
         rows = merge(
@@ -337,7 +366,7 @@ def tasks(tape: Path, as_json: bool) -> None:
     from debugger.task_names import task_names
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         _begin(recording, None)
         rows: dict[tuple[int | None, int], list[int]] = {}
         for run in recording.task_runs():
@@ -350,7 +379,7 @@ def tasks(tape: Path, as_json: bool) -> None:
             for (task, cpu), (first, runs, steps) in sorted(rows.items(), key=lambda row: row[1])
         ]
         if as_json:
-            emit({"tape": str(recording.path), "rows": answer})
+            _emit({"tape": str(recording.path), "rows": answer})
         else:
             for each in answer:
                 what = f"{each['name'] or '?'} ({each['task']:#x})" if each["task"] is not None else "a task not known"
@@ -369,12 +398,12 @@ def at(tape: Path, position: str, as_json: bool) -> None:
     from debugger.telling import event_json, event_text
     from traces import Tape
 
-    with Tape(tape) as recording:
+    with Tape(tape) as recording, asking(recording):
         step = recording.at(_position(recording, position))
         symbols = recording.symbols
         if as_json:
             rows = [event_json(symbols, row) for row in step.events.rows()]
-            emit(
+            _emit(
                 {"tape": str(recording.path), "step": step.step, "cpu": step.cpu, "choice": step.choice, "events": rows}
             )
         else:

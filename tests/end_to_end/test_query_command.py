@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -248,3 +249,24 @@ def test_calls_are_the_same_from_the_middle_on(tape_path: Path, tmp_path: Path) 
         for step in sorted(inside)[:10]:
             assert list(cut.calls("INIT_LIST_HEAD", step)) == [c for c in calls if c.step >= step]
             assert list(cut.calls("INIT_LIST_HEAD", 0, step)) == [c for c in calls if c.step < step]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_long_questions_show_how_far_they_are(tape_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, and rows take the line of the progress."""
+    monkeypatch.setattr("debugger.progress.DELAY_S", 0)
+    monkeypatch.setattr("debugger.progress.INTERVAL_S", 0.001)
+    terminal = Terminal()
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", terminal)
+        patched.setattr("sys.stderr", terminal)
+        assert main(["query", "writes", str(tape_path), COUNTER, "--limit", "3"]) == 0
+    shown = terminal.getvalue()
+    assert "looking @" in shown
+    rows = [line for line in shown.split("\n") if " store " in line]
+    assert len(rows) == 3
+    assert all("\r\x1b[K@" in line for line in rows)

@@ -44,10 +44,17 @@ class Background:
     def give(self, prepare: Prepare) -> None:
         """Have a job done after all that were given before. Raises what one of those raised."""
         self._check()
+        # Who would otherwise wait for ever: a fork has no threads but the one that forked.
+        assert self._threads[0].is_alive(), (
+            "the threads have ended, or are of the process that this one was forked from"
+        )
         self._jobs.put(prepare)
 
     def wait(self) -> None:
         """Until every job given is done. Raises what one of them raised."""
+        assert self._threads[0].is_alive(), (
+            "the threads have ended, or are of the process that this one was forked from"
+        )
         self._jobs.join()
         self._check()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
 import threading
 import time
@@ -174,3 +176,30 @@ def test_an_interruption_anywhere_in_giving_blocks_nobody() -> None:
         if left > 0:
             return
     raise AssertionError("giving has more steps than were tried")
+
+
+def test_a_fork_is_told_that_it_has_no_threads() -> None:
+    """It would wait for ever for those of its parent."""
+    background = Background()
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for use in (partial(background.give, job(lambda: None)), background.wait):
+            try:
+                use()
+            except AssertionError:
+                refused += 1
+        background.stop()
+        os._exit(refused)
+    for _ in range(1000):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 2
+    background.give(job(lambda: None))
+    background.wait()
+    background.stop()

@@ -91,14 +91,18 @@ class Machine:
         cpus: number of CPUs, 1 to 8.
         ram_bytes: size of RAM, a multiple of 4096, at most 3 GB; pages never written cost nothing.
         store_buffer: capacity of each CPU's store buffer, 1 to 56 stores.
+        pc: with the devices of a PC (docs/platform.md, "A PC"); for one CPU.
     Raises ValueError for arguments out of range, MemoryError.
     """
 
-    def __init__(self, *, cpus: int = 1, ram_bytes: int = 64 << 20, store_buffer: int = 8) -> None: ...
+    def __init__(
+        self, *, cpus: int = 1, ram_bytes: int = 64 << 20, store_buffer: int = 8, pc: bool = False
+    ) -> None: ...
 
     cpus: int
     ram_bytes: int
     store_buffer: int
+    pc: bool
     step: int
     """Steps taken since reset: the clock."""
     auto_cpu: int
@@ -137,7 +141,8 @@ class Machine:
         """Console output since the last call."""
     def can_interrupt(self, cpu: int, vector: int) -> bool: ...
     def timer_vector(self, cpu: int) -> int:
-        """Of its timer; -1 if that is not armed, or masked."""
+        """Of its timer; -1 if that is not armed, or masked. On a PC that of the 8254, and -1 also if it is
+        pending already."""
     def waiting(self, cpu: int) -> str:
         """ "" if `cpu` can execute, else "halt", "start", "choice", or "off" (after shutdown or exit)."""
 

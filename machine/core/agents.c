@@ -120,11 +120,6 @@ static bool drain_private(struct cpu *c)
 	return true;
 }
 
-static bool raised(const struct cpu *c)
-{
-	return c->s.nmi_pending || apic_raised(c);
-}
-
 /* Runs `c` up to its next visible step, or until it waits. */
 static enum stop settle(struct cpu *c, uint64_t step_end)
 {
@@ -141,7 +136,7 @@ static enum stop settle(struct cpu *c, uint64_t step_end)
 		if (m->step >= step_end)
 			return STOP_steps;
 		/* What is pending may become deliverable with any instruction: that is where the CPU has to stand, too. */
-		bool watch = raised(c);
+		bool watch = interrupt_raised(c);
 		if (watch && a->local_steps && pending_interrupt(c) >= 0) {
 			a->at = AT_INTERRUPT;
 			break;
@@ -215,7 +210,7 @@ uint32_t agents_enabled(const struct machine *m)
 			enabled |= 1u << (AGENT_CPU + i);
 		if (c->s.store_count)
 			enabled |= 1u << (AGENT_DRAIN + i);
-		if (raised(c) && pending_interrupt(c) >= 0)
+		if (interrupt_raised(c) && pending_interrupt(c) >= 0)
 			enabled |= 1u << (AGENT_INTERRUPT + i);
 	}
 	return enabled;
@@ -225,7 +220,7 @@ uint32_t agents_ticks(const struct machine *m)
 {
 	uint32_t enabled = 0;
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
-		int vector = apic_timer_vector(&m->cpus[i]);
+		int vector = timer_vector(&m->cpus[i]);
 		if (vector >= 0 && interrupt_possible(&m->cpus[i], (uint64_t)vector))
 			enabled |= 1u << (AGENT_TICK + i);
 	}
@@ -295,7 +290,7 @@ void agents_take(struct machine *m, uint32_t agent)
 	case AGENT_DRAIN: take_drain(c); break;
 	case AGENT_INTERRUPT: take_interrupt(c, pending_interrupt(c)); break;
 	default:
-		take_interrupt(c, apic_timer_vector(c));
+		take_interrupt(c, timer_vector(c));
 		m->agents.ticks++;
 		break;
 	}

@@ -1,6 +1,6 @@
 #include "auto.h"
 
-#include "apic.h"
+#include "interrupt.h"
 #include "spin.h"
 #include "steps.h"
 #include "tap.h"
@@ -31,7 +31,7 @@ static bool auto_tick(struct machine *m, uint32_t first)
 {
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		struct cpu *c = &m->cpus[(first + i) % m->cpu_count];
-		int vector = apic_timer_vector(c);
+		int vector = timer_vector(c);
 		if (vector >= 0 && step_irq(c, (uint64_t)vector)) {
 			m->auto_cpu = c->number;
 			return true;
@@ -115,12 +115,15 @@ enum stop auto_execute(struct machine *m, uint64_t step_end)
 			continue;
 		}
 		/* What is pending may become deliverable with any instruction. */
-		bool watch = chosen->s.nmi_pending || apic_raised(chosen);
-		enum run_end end = step_run(chosen, watch ? m->step + 1 : step_end, true);
+		uint64_t run_end = interrupt_raised(chosen) ? m->step + 1 : step_end;
+		if (m->pc && pc_due(m) < run_end)
+			run_end = pc_due(m);
+		enum run_end end = step_run(chosen, run_end, true);
 		switch (end) {
 		case RUN_PAUSE:
 			m->auto_cpu = (chosen->number + 1) % m->cpu_count;
-			if (!auto_loops(m))
+			/* A PC's time goes on by itself. */
+			if ((m->pc && pc_due(m) != UINT64_MAX && interrupts_open(chosen)) || !auto_loops(m))
 				break;
 			if (any_waits_for_choice(m))
 				return STOP_choice;

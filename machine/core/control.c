@@ -169,7 +169,7 @@ enum status msr_read(struct cpu *c, uint32_t number, uint64_t *ret)
 	switch (number) {
 	case MSR_TSC:
 		visible_clock(c->machine);
-		*ret = c->machine->step;
+		*ret = machine_time(c->machine);
 		return STATUS_OK;
 	case MSR_APIC_BASE: *ret = APIC_BASE | 1 << 11 | (c->number ? 0 : 1 << 8); return STATUS_OK;
 	case MSR_MTRR_CAP: *ret = 0; return STATUS_OK;
@@ -241,7 +241,8 @@ ALWAYS_INLINE enum status cpuid(struct cpu *c, const struct op *op, uint32_t siz
 		a = 0x00000600;
 		b = c->number << 24 | (CACHE_LINE_SIZE / 8) << 8;
 		cx = CX16 | MOVBE | POPCNT;
-		d = DE | PSE | TSC | MSR | PAE | CX8 | APIC | SEP | PGE | CMOV | PAT;
+		/* A PC has its interrupt controllers, and no table of APICs yet. */
+		d = DE | PSE | TSC | MSR | PAE | CX8 | (c->machine->pc ? 0 : APIC) | SEP | PGE | CMOV | PAT;
 		break;
 	case 0x80000000: a = 0x80000008; break;
 	case 0x80000001:

@@ -14,8 +14,7 @@ void console_deinit(struct console *console)
 	*console = (struct console){0};
 }
 
-/* The console is output only and no part of the machine's state. What does not fit is dropped. */
-static void console_put(struct console *console, char character)
+void console_put(struct console *console, char character)
 {
 	if (console->count == console->allocated) {
 		size_t allocated = console->allocated ? console->allocated * 2 : 4096;
@@ -78,9 +77,17 @@ static const struct port *port_find(uint32_t number, uint32_t size)
 	return NULL;
 }
 
-bool port_ends_run(uint32_t number, uint32_t size)
+/* Whether a device of the PC has it, if the machine is one. */
+static bool is_pc_port(const struct cpu *c, const struct port *port, uint32_t number, uint32_t size)
+{
+	return c->machine->pc && !port && pc_has_port(number, size);
+}
+
+bool port_ends_run(const struct cpu *c, uint32_t number, uint32_t size, uint64_t value)
 {
 	const struct port *port = port_find(number, size);
+	if (is_pc_port(c, port, number, size))
+		return pc_resets(c->machine, number, size, value);
 	return port && port->out == exit_out;
 }
 
@@ -89,7 +96,11 @@ uint64_t port_in(struct cpu *c, uint32_t number, uint32_t size)
 	const struct port *port = port_find(number, size);
 	if (unlikely(c->careful))
 		debug_watch_port(c, number, size);
-	uint64_t value = port && port->in ? port->in(c) : size_mask(size); /* nobody answers: all ones */
+	uint64_t value = size_mask(size); /* nobody answers: all ones */
+	if (is_pc_port(c, port, number, size))
+		value = pc_in(c, number, size);
+	else if (port && port->in)
+		value = port->in(c);
 	tap_event(c, EVENT_port_in, number, 0, value, size, 0);
 	return value;
 }
@@ -100,5 +111,7 @@ enum status port_out(struct cpu *c, uint32_t number, uint32_t size, uint64_t val
 	if (unlikely(c->careful))
 		debug_watch_port(c, number, size);
 	tap_event(c, EVENT_port_out, number, 0, value, size, 0);
+	if (is_pc_port(c, port, number, size)) /* a PC that is reset has ended cleanly */
+		return pc_out(c, number, size, value) ? exit_out(c, 0) : STATUS_OK;
 	return port && port->out ? port->out(c, value) : STATUS_OK;
 }

@@ -32,9 +32,10 @@ ALWAYS_INLINE enum status in_port(struct cpu *c, uint32_t size, uint32_t port)
 ALWAYS_INLINE enum status out_port(struct cpu *c, uint32_t size, uint32_t port)
 {
 	TRY(port_check(c, port, size));
-	if (port_ends_run(port, size) && visible_end(c, port))
+	uint64_t value = reg_get(c, RAX, size);
+	if (port_ends_run(c, port, size, value) && visible_end(c, port))
 		return STATUS_VISIBLE;
-	return port_out(c, port, size, reg_get(c, RAX, size));
+	return port_out(c, port, size, value);
 }
 
 ALWAYS_INLINE enum status in_i(struct cpu *c, const struct op *op, uint32_t size, bool memory)

@@ -186,8 +186,8 @@ ALWAYS_INLINE enum status rdtsc(struct cpu *c, const struct op *op, uint32_t siz
 	if (c->s.cr4 & CR4_TSD && cpu_privilege(c))
 		return fault_raise_error(c, VECTOR_GP, 0);
 	visible_clock(c->machine);
-	reg_set(c, RAX, 4, c->machine->step);
-	reg_set(c, RDX, 4, c->machine->step >> 32);
+	reg_set(c, RAX, 4, machine_time(c->machine));
+	reg_set(c, RDX, 4, machine_time(c->machine) >> 32);
 	if (op->opcode == 0x01) /* RDTSCP */
 		reg_set(c, RCX, 4, c->s.tsc_aux);
 	return STATUS_OK;

@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "pc.h"
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 /* What stands before is done first: all at once would need more registers than handlers have to spare. */
@@ -626,6 +628,10 @@ struct machine {
 	uint64_t chain_end; /* the same for chains; 0 if instructions are to be executed one by one */
 	struct op *broken;  /* an instruction whose handler is `exec_stale` for the moment: see chain_stop_at */
 	op_handler broken_handler;
+
+	/* State as well, of a machine that is a PC; else all 0, and not saved. */
+	bool pc;
+	struct pc_state pc_state;
 };
 
 static_assert(sizeof(struct segment_register) == 16, "no padding");
@@ -636,6 +642,12 @@ static_assert(sizeof(struct cpu_state) ==
 static_assert(sizeof(struct op) == 64, "one cache line");
 static_assert(sizeof(struct event) == 48, "no padding");
 static_assert(sizeof(struct plan_record) == 16, "the layout Python and the tape use");
+
+/* The time stamp: the step, on a PC with what was skipped (pc.h). */
+ALWAYS_INLINE uint64_t machine_time(const struct machine *m)
+{
+	return m->step + m->pc_state.skipped;
+}
 
 /* Creates a machine in its reset state; NULL if memory is short. Arguments are checked by the caller. */
 struct machine *machine_create(uint32_t cpu_count, uint64_t ram_bytes, uint32_t store_capacity);

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #include "access.h"
-#include "apic.h"
 #include "execute.h"
 #include "memory.h"
 #include "mmu.h"
@@ -32,13 +31,14 @@ static struct cpu *cpu_of(PyObject *self, unsigned long long number)
 
 static int machine_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-	static char *names[] = {"cpus", "ram_bytes", "store_buffer", NULL};
+	static char *names[] = {"cpus", "ram_bytes", "store_buffer", "pc", NULL};
+	int pc = 0;
 	unsigned long long cpus = 1, store_buffer = 8, ram_bytes = 64 << 20;
 	if (PyTuple_Size(args) != 0) {
 		PyErr_SetString(PyExc_TypeError, "Machine takes keyword arguments only");
 		return -1;
 	}
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&O&O&", names, to_u64, &cpus, to_u64, &ram_bytes, to_u64, &store_buffer))
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&O&O&p", names, to_u64, &cpus, to_u64, &ram_bytes, to_u64, &store_buffer, &pc))
 		return -1;
 	if (cpus < 1 || cpus > CPU_MAX) {
 		PyErr_Format(PyExc_ValueError, "cpus must be 1 to %d, not %llu", CPU_MAX, cpus);
@@ -52,6 +52,10 @@ static int machine_init(PyObject *self, PyObject *args, PyObject *kwargs)
 		PyErr_Format(PyExc_ValueError, "store_buffer must be 1 to %d, not %llu", STORE_BUFFER_MAX, store_buffer);
 		return -1;
 	}
+	if (pc && cpus != 1) {
+		PyErr_SetString(PyExc_ValueError, "a PC has one CPU");
+		return -1;
+	}
 	struct machine_object *object = (struct machine_object *)self;
 	if (object->machine) {
 		PyErr_SetString(PyExc_TypeError, "a Machine is initialised once");
@@ -62,6 +66,8 @@ static int machine_init(PyObject *self, PyObject *args, PyObject *kwargs)
 		PyErr_NoMemory();
 		return -1;
 	}
+	if (pc)
+		pc_create(object->machine);
 	return 0;
 }
 
@@ -171,7 +177,7 @@ static PyObject *machine_timer_vector(PyObject *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "O&", to_u64, &number))
 		return NULL;
 	struct cpu *c = cpu_of(self, number);
-	return c ? PyLong_FromLong(apic_timer_vector(c)) : NULL;
+	return c ? PyLong_FromLong(timer_vector(c)) : NULL;
 }
 
 static PyObject *machine_can_interrupt(PyObject *self, PyObject *args)
@@ -621,7 +627,7 @@ static PyObject *machine_tlb_entries(PyObject *self, PyObject *args)
 
 /* --- attributes --- */
 
-enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, STEP, EXIT_STATUS, AUTO_CPU, CLASS_HASH, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
+enum attribute { CPUS, RAM_BYTES, STORE_BUFFER, PC, STEP, EXIT_STATUS, AUTO_CPU, CLASS_HASH, STOP_AT_TRACE, TAP, CHOICES_ENABLED };
 
 static PyObject *machine_get(PyObject *self, void *closure)
 {
@@ -631,6 +637,7 @@ static PyObject *machine_get(PyObject *self, void *closure)
 	switch ((enum attribute)(uintptr_t)closure) {
 	case CPUS: return PyLong_FromUnsignedLong(m->cpu_count);
 	case RAM_BYTES: return PyLong_FromUnsignedLongLong(m->memory.size_bytes);
+	case PC: return PyBool_FromLong(m->pc);
 	case STORE_BUFFER: return PyLong_FromUnsignedLong(m->store_capacity);
 	case STEP: return PyLong_FromUnsignedLongLong(m->step);
 	case EXIT_STATUS: return PyLong_FromUnsignedLongLong(m->s.exit_status);
@@ -692,6 +699,7 @@ static PyGetSetDef machine_getset[] = {
 	READ_ONLY("cpus", CPUS),
 	READ_ONLY("ram_bytes", RAM_BYTES),
 	READ_ONLY("store_buffer", STORE_BUFFER),
+	READ_ONLY("pc", PC),
 	READ_ONLY("step", STEP),
 	READ_ONLY("exit_status", EXIT_STATUS),
 	READ_WRITE("auto_cpu", AUTO_CPU),

@@ -17,7 +17,7 @@ struct state_header {
 
 size_t saved_state_size(const struct machine *m)
 {
-	return sizeof(struct state_header) + m->cpu_count * sizeof(struct cpu_state);
+	return sizeof(struct state_header) + m->cpu_count * sizeof(struct cpu_state) + (m->pc ? sizeof(struct pc_state) : 0);
 }
 
 void saved_state_write(struct machine *m, uint8_t *to)
@@ -28,6 +28,10 @@ void saved_state_write(struct machine *m, uint8_t *to)
 	for (uint32_t i = 0; i < m->cpu_count; i++, to += sizeof(struct cpu_state)) {
 		cpu_canonicalise(&m->cpus[i]);
 		memcpy(to, &m->cpus[i].s, sizeof(struct cpu_state));
+	}
+	if (m->pc) {
+		pc_canonicalise(m);
+		memcpy(to, &m->pc_state, sizeof(m->pc_state));
 	}
 }
 
@@ -85,11 +89,17 @@ enum saved_state_result saved_state_read(struct machine *m, const uint8_t *from,
 		return SAVED_STATE_NO_MEMORY;
 	memcpy(states, from + sizeof(header), states_size);
 	bool valid = true;
+	struct pc_state pc_state = m->pc_state;
+	if (m->pc) {
+		memcpy(&pc_state, from + sizeof(header) + states_size, sizeof(pc_state));
+		valid = pc_valid(&pc_state, header.step);
+	}
 	for (uint32_t i = 0; valid && i < m->cpu_count; i++)
 		valid = cpu_state_valid(&states[i]) && stores_in_ram(m, &states[i]) && translations_valid(&states[i]);
 	if (valid) {
 		m->step = header.step;
 		m->s = header.platform;
+		m->pc_state = pc_state;
 		m->auto_cpu = 0;
 		ledger_restore(m, NULL);
 		pool_forget(m);

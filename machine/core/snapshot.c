@@ -130,6 +130,9 @@ struct snapshot *snapshot_take(struct machine *m)
 	snapshot->cpu_count = m->cpu_count;
 	snapshot->page_count = mem->page_count;
 	snapshot->platform = m->s;
+	if (m->pc)
+		pc_canonicalise(m);
+	snapshot->pc_state = m->pc_state;
 	snapshot->auto_cpu = m->auto_cpu;
 	snapshot->auto_loop = m->auto_loop;
 	snapshot->clock_read = m->clock_read;
@@ -188,6 +191,7 @@ void snapshot_restore(struct machine *m, const struct snapshot *snapshot)
 	page_tree_assign(mem->saved, snapshot->pages);
 	m->step = snapshot->step;
 	m->s = snapshot->platform;
+	m->pc_state = snapshot->pc_state;
 	m->auto_cpu = snapshot->auto_cpu;
 	pool_restore(m, snapshot->freed);
 	ledger_restore(m, snapshot->sums);
@@ -213,6 +217,8 @@ uint64_t machine_state_hash(struct machine *m)
 {
 	uint64_t h = memory_hash(&m->memory);
 	h = hash_bytes(h, &m->s, sizeof(m->s));
+	if (m->pc)
+		h = pc_hash(h, m);
 	for (uint32_t i = 0; i < m->cpu_count; i++) {
 		cpu_canonicalise(&m->cpus[i]);
 		h = hash_bytes(h, &m->cpus[i].s, sizeof(struct cpu_state));

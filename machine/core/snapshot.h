@@ -20,6 +20,7 @@ struct snapshot {
 	struct auto_loop auto_loop;
 	uint64_t clock_read;
 	struct platform_state platform;
+	struct pc_state pc_state;
 	struct page_tree *pages;
 	struct pool_leaf **freed; /* NULL: none */
 	struct ledger_sums *sums; /* NULL: none */

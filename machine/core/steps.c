@@ -34,16 +34,38 @@ void step_drain(struct cpu *c)
 	choices_append(c->machine, PLAN_DRAIN, (uint8_t)c->number, 0, 1);
 }
 
+/* From the interrupt controllers of a PC. */
+static bool pc_can_deliver(const struct cpu *c, uint64_t vector)
+{
+	if (!c->machine->pc || !interrupts_open(c) || c->machine->s.ended)
+		return false;
+	return pc_pending(c) == (int)vector || pc_timer_vector(c) == (int)vector;
+}
+
 bool interrupt_possible(const struct cpu *c, uint64_t vector)
 {
 	if (vector == VECTOR_NMI)
 		return nmi_open(c);
-	return vector <= 255 && apic_can_deliver(c, (uint8_t)vector);
+	return vector <= 255 && (pc_can_deliver(c, vector) || apic_can_deliver(c, (uint8_t)vector));
 }
 
 int pending_interrupt(const struct cpu *c)
 {
-	return nmi_open(c) ? VECTOR_NMI : apic_pending(c);
+	if (nmi_open(c))
+		return VECTOR_NMI;
+	int vector = c->machine->pc ? pc_pending(c) : -1;
+	return vector >= 0 ? vector : apic_pending(c);
+}
+
+bool interrupt_raised(const struct cpu *c)
+{
+	return c->s.nmi_pending || apic_raised(c) || (c->machine->pc && pc_raised(c->machine));
+}
+
+int timer_vector(const struct cpu *c)
+{
+	int vector = c->machine->pc ? pc_timer_vector(c) : -1;
+	return vector >= 0 ? vector : apic_timer_vector(c);
 }
 
 bool step_irq(struct cpu *c, uint64_t vector)
@@ -57,7 +79,10 @@ bool step_irq(struct cpu *c, uint64_t vector)
 		nmi_accept(c);
 	} else {
 		tap_event(c, EVENT_interrupt, 0, 0, 0, 0, (uint32_t)vector);
-		apic_accept(c, (uint8_t)vector);
+		if (pc_can_deliver(c, vector))
+			pc_accept(c, (uint8_t)vector);
+		else
+			apic_accept(c, (uint8_t)vector);
 	}
 	if (interrupt_deliver(c, (uint8_t)vector, SOURCE_EXTERNAL, false, 0) != STATUS_OK)
 		exception_deliver(c);

@@ -21,6 +21,12 @@ bool interrupt_possible(const struct cpu *c, uint64_t vector);
  * that the CPU accepts; -1 if there is none. */
 int pending_interrupt(const struct cpu *c);
 
+/* Whether an interrupt waits for `c`, whether it takes it now or not. */
+bool interrupt_raised(const struct cpu *c);
+/* Vector of the timer's interrupt that could be delivered to `c` now though it is not due, as far as the timer goes; -1 if there
+ * is none. */
+int timer_vector(const struct cpu *c);
+
 ALWAYS_INLINE bool runnable(const struct cpu *c)
 {
 	return c->s.waiting == WAIT_NONE;

@@ -48,8 +48,10 @@ class Bare:
     Selectors: 10 and 18 code and data of the kernel, 23 and 2b of the user, 30 the TSS.
     """
 
-    def __init__(self, text: str = "", *, cpus: int = 1, ram_bytes: int = 1 << 20, store_buffer: int = 8) -> None:
-        self.machine = m = _core.Machine(cpus=cpus, ram_bytes=ram_bytes, store_buffer=store_buffer)
+    def __init__(
+        self, text: str = "", *, cpus: int = 1, ram_bytes: int = 1 << 20, store_buffer: int = 8, pc: bool = False
+    ) -> None:
+        self.machine = m = _core.Machine(cpus=cpus, ram_bytes=ram_bytes, store_buffer=store_buffer, pc=pc)
         entries = [bytes(8), bytes(8), descriptor(0x9B), descriptor(0x93), descriptor(0xFB), descriptor(0xF3)]
         entries.append(descriptor(0x89, limit=0x67, base=TSS, flags=0))
         m.write(GDT, b"".join(entries))

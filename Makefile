@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(wildcard machine/core/*) $(wildcard traces/codec/*)
 GUEST := $(shell find machine/guest -type f)
 
-.PHONY: setup demo test soak lint fuzz-isa fuzz bench gallery clean
+.PHONY: setup demo test soak lint fuzz-isa fuzz bench gallery linux clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.images
@@ -48,6 +48,16 @@ lint: $(VENV)/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A Linux kernel from Debian's source package, outside of this folder, and a tape of its boot: docs/linux.md.
+LINUX_CACHE ?= $(HOME)/.cache/racetape/linux
+export LINUX_CACHE
+linux: setup
+	tools/linux/build.sh up-2level
+	$(BIN)/racetape linux record --kernel $(LINUX_CACHE)/build-up-2level/vmlinux \
+	  --initrd $(LINUX_CACHE)/build-up-2level/initrd.cpio --append "console=ttyS0 reboot=k" \
+	  --console -o $(LINUX_CACHE)/up-2level.tape
+	$(BIN)/racetape verify $(LINUX_CACHE)/up-2level.tape
 
 # The tapes that come with racetape, made anew.
 gallery: setup

@@ -34,6 +34,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from machine import linux
 from machine._core import Machine
 from machine.errors import ImageError, UsageError
 
@@ -454,7 +455,7 @@ def _elf_loads(image: bytes) -> tuple[int, list[_Load]]:
 
 def same_contents(one: bytes, other: bytes) -> bool:
     """Whether two images put the same into memory: then they run alike. Raises ImageError as `boot` does."""
-    return _elf_loads(one) == _elf_loads(other)
+    return _elf_loads(one) == _elf_loads(other) and linux.initrd_of(one) == linux.initrd_of(other)
 
 
 def compiler() -> str:
@@ -467,11 +468,14 @@ def compiler() -> str:
 
 
 def boot(machine: Machine, image: bytes, command_line: str) -> None:
-    """Put an image and its boot parameters into a machine that has not run yet (docs/platform.md, "Start").
+    """Put an image and its boot parameters into a machine that has not run yet (docs/platform.md, "Start"; "A PC").
 
     Raises ImageError if `image` is not a right ELF executable for x86 or does not fit, UsageError for a command line
     that is too long or not ASCII.
     """
+    if machine.pc:
+        linux.boot(machine, image, command_line)
+        return
     entry, loads = _elf_loads(image)
     if not command_line.isascii() or "\0" in command_line or len(command_line) >= COMMAND_LINE_SIZE:
         raise UsageError(f"the guest's command line must be ASCII and shorter than {COMMAND_LINE_SIZE} characters")

@@ -25,6 +25,7 @@ from traces import Attachment, TapeHeader, TapeWriter
 from traces.attach import SOURCE
 from traces.reader import Progress
 from traces.records import CUT_STOPS
+from traces.schema import PLATFORM_PC, PLATFORM_PLAIN
 
 READY: Final = "ready"
 """Name of the tracepoint at which set-up is over."""
@@ -110,6 +111,7 @@ class Prepared:
     def header(self, strategy: str, seed: int, *, whole: bool) -> TapeHeader:
         """The tape header of a recording."""
         return TapeHeader(
+            platform=PLATFORM_PC if self.machine.pc else PLATFORM_PLAIN,
             tool=tool(),
             scenario=self.scenario,
             variant=self.variant,

@@ -30,7 +30,7 @@ def boot(tape: Tape, image: bytes | None = None) -> Machine:
             f"{tape.path} was recorded by {header.tool}, whose machine state has version {header.state_version}; "
             f"this one has {STATE_VERSION} and cannot replay it: use that racetape, or record again"
         )
-    machine = Machine(cpus=header.cpus, ram_bytes=header.ram_bytes, store_buffer=header.store_buffer)
+    machine = Machine(cpus=header.cpus, ram_bytes=header.ram_bytes, store_buffer=header.store_buffer, pc=header.pc)
     images.boot(machine, tape.image() if image is None else image, header.command_line)
     machine.choices_enabled = False
     return machine

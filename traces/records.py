@@ -21,6 +21,8 @@ from traces.schema import (
     FORMAT_VERSION,
     HOLD,
     OP_NAMES,
+    PLATFORM_PC,
+    PLATFORM_PLAIN,
     PLATFORM_VERSION,
     RECORD,
     ROOM,
@@ -66,7 +68,7 @@ class TapeHeader:
     """What was run, and on which machine. Fields as in the format's table."""
 
     format: int = FORMAT_VERSION
-    platform: int = PLATFORM_VERSION
+    platform: int = PLATFORM_PLAIN
     state_version: int = STATE_VERSION
     tool: str
     scenario: str
@@ -83,6 +85,11 @@ class TapeHeader:
     strategy: str
     seed: int
 
+    @property
+    def pc(self) -> bool:
+        """Whether the machine was a PC."""
+        return self.platform == PLATFORM_PC
+
     def check(self) -> None:
         """Raise FormatError if a field is out of the range that the format states."""
         _in_range("format", self.format, 1, FORMAT_VERSION)
@@ -95,6 +102,8 @@ class TapeHeader:
         _in_range("ready_step", self.ready_step, 0, _U64_MAX)
         _in_range("events_first", self.events_first, 0, self.ready_step)
         _in_range("seed", self.seed, 0, _U64_MAX)
+        if self.pc and self.cpus != 1:
+            raise FormatError("a PC has one CPU")
         if self.ram_bytes % PAGE_BYTES:
             raise FormatError("ram_bytes is not a multiple of 4096")
         if len(self.command_line.encode()) > 239:

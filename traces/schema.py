@@ -12,8 +12,12 @@ from machine import _core
 
 FORMAT_VERSION: Final = 5
 """Of the tape, docs/tape-format.md."""
-PLATFORM_VERSION: Final = 1
-"""Of the platform contract, docs/platform.md."""
+PLATFORM_PLAIN: Final = 1
+"""The platform contract, docs/platform.md, without a PC's devices."""
+PLATFORM_PC: Final = 2
+"""With them."""
+PLATFORM_VERSION: Final = PLATFORM_PC
+"""The highest one there is."""
 
 U64Array = npt.NDArray[np.uint64]
 U8Array = npt.NDArray[np.uint8]

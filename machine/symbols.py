@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ GUEST_ROOT: Final = Path(__file__).resolve().parent / "guest"
 
 ADDRESS_SPACE: Final = {32: 1 << 32, 64: (1 << 64) - 1}
 """Bytes of linear memory per width; drgn cannot express the last byte of 2^64."""
+
+_IMAGES_KEPT: Final = 8
+"""Of so many images what pyelftools reads, in a second or so, is kept: one session asks about few."""
 
 
 _BY_ENUMERATOR: Final = re.compile(r"\b(vm_stat|vm_stat_diff)\[(\d+)\]")
@@ -141,9 +145,9 @@ class Symbols:
         self.bits = 32 if machine == "EM_386" else 64
         self.program = self._program_load()
         self._frames: dict[int, tuple[Frame, ...]] = {}
-        self._definitions: dict[str, list[tuple[str, int]]] | None = None
+        self._definitions: Mapping[str, list[tuple[str, int]]] | None = None
         self._statements: dict[tuple[str, int], tuple[int, ...]] | None = None
-        self._inlined: dict[str, list[Inlined]] | None = None
+        self._inlined: Mapping[str, list[Inlined]] | None = None
         self._items: dict[int, str] | None = None
 
     def _program_load(self) -> Any:
@@ -512,7 +516,8 @@ def _line_programs(image: bytes) -> Iterator[tuple[Any, Any]]:
             yield unit, program
 
 
-def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:
+@lru_cache(maxsize=_IMAGES_KEPT)
+def definitions_of(image: bytes) -> Mapping[str, list[tuple[str, int]]]:
     """Function name -> (file, line) of its definitions, which drgn does not tell. Raises ImageError."""
     found: dict[str, list[tuple[str, int]]] = {}
     try:
@@ -531,7 +536,8 @@ def definitions_of(image: bytes) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
-def inlined_of(image: bytes) -> dict[str, list[Inlined]]:
+@lru_cache(maxsize=_IMAGES_KEPT)
+def inlined_of(image: bytes) -> Mapping[str, list[Inlined]]:
     """Function name -> where it is inlined. What cannot be read of the debug information is left out."""
     found: dict[str, list[Inlined]] = {}
     try:
@@ -571,7 +577,8 @@ def _code_ranges(die: Any, lists: Any, base: int) -> tuple[tuple[int, int], ...]
     return ((low, end),) if low < end else ()
 
 
-def statements_of(image: bytes) -> list[tuple[int, str, int]]:
+@lru_cache(maxsize=_IMAGES_KEPT)
+def statements_of(image: bytes) -> tuple[tuple[int, str, int], ...]:
     """(address, file, line) wherever the line table goes over to another line. Raises ImageError."""
     found: list[tuple[int, str, int]] = []
     try:
@@ -587,7 +594,7 @@ def statements_of(image: bytes) -> list[tuple[int, str, int]]:
                 before = place
     except Exception as error:
         raise ImageError(f"the guest image's line table cannot be read ({_one_line(error)})") from error
-    return found
+    return tuple(found)
 
 
 def _one_line(error: Exception) -> str:

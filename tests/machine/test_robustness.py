@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -265,28 +266,29 @@ SANITIZED = [
 SLOW = "sample or all_of_two or full_buffer or (test_replay and (20 or 40 or 60 or 80 or 100 or 120 or 140))"
 
 
-def sanitized_core(folder: Path) -> Path:
-    """A build with ASan and UBSan; kept in `folder` for as long as the sources stay as they are."""
-    flags = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-std=c11", "-UNDEBUG"]
+@pytest.fixture(scope="session")
+def sanitized_core(request: pytest.FixtureRequest, made_once: Callable[..., Path]) -> Path:
+    """A build with ASan and UBSan; kept in pytest's cache for as long as the sources stay as they are."""
+    # Of debug information, only lines: what reports name. All of it would take half as long again to compile.
+    flags = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-std=c11", "-UNDEBUG"]
     flags += ["-fPIC", "-fvisibility=hidden", f"-I{sysconfig.get_paths()['include']}"]
     sources = sorted((ROOT / "machine" / "core").iterdir())
     digest = hashlib.sha256("".join(flags).encode() + b"".join(source.read_bytes() for source in sources)).hexdigest()
-    core = folder / digest[:16] / "_core.so"
-    if core.exists():
-        return core
-    core.parent.mkdir()
 
-    def compile_one(source: Path) -> str:
-        target = core.parent / f"{source.stem}.o"
-        subprocess.run(["gcc", *flags, "-c", str(source), "-o", str(target)], check=True)
-        return str(target)
+    def compile_all(folder: Path) -> None:
+        def compile_one(source: Path) -> str:
+            target = folder / f"{source.stem}.o"
+            subprocess.run(["gcc", *flags, "-c", str(source), "-o", str(target)], check=True)
+            return str(target)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, [source for source in sources if source.suffix == ".c"]))
-    link = ["gcc", "-shared", "-fsanitize=address,undefined", *objects, "-o", str(core) + ".new"]
-    subprocess.run(link, check=True)
-    Path(str(core) + ".new").rename(core)
-    return core
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_one, [source for source in sources if source.suffix == ".c"]))
+        link = ["gcc", "-shared", "-fsanitize=address,undefined", *objects, "-o", str(folder / "_core.so")]
+        subprocess.run(link, check=True)
+
+    cache = request.config.cache
+    assert cache is not None
+    return made_once(digest[:16], compile_all, cache.mkdir("sanitized-core")) / "_core.so"
 
 
 def test_the_core_under_test_is_the_one_asked_for() -> None:
@@ -295,21 +297,18 @@ def test_the_core_under_test_is_the_one_asked_for() -> None:
         assert type(_core.Machine(ram_bytes=RAM)) is machine_package.Machine
 
 
-def test_with_sanitizers(request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("file", SANITIZED)
+def test_with_sanitizers(sanitized_core: Path, file: str) -> None:
     """The same, and the tests of the core that need no other oracle, on a build with ASan and UBSan."""
-    cache = request.config.cache
-    assert cache is not None
-    core = sanitized_core(cache.mkdir("sanitized-core"))
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
     environment = os.environ | {
         "LD_PRELOAD": library.stdout.strip(),
         "ASAN_OPTIONS": "detect_leaks=0",
-        "RACETAPE_CORE": str(core),
+        "RACETAPE_CORE": str(sanitized_core),
         "RACETAPE_FUZZ_SEEDS": "32",
         "PYTHONPATH": str(ROOT),
     }
-    files = [str(HERE / name) for name in SANITIZED]
     options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not soak", "-k", f"not ({SLOW} or test_with_sanitizers)"]
-    command = [sys.executable, "-m", "pytest", *options, *files]
+    command = [sys.executable, "-m", "pytest", *options, str(HERE / file)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

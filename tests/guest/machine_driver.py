@@ -15,9 +15,9 @@ def step(op: int, cpu: int, count: int, flags: int = 0) -> bytes:
     return struct.pack("<BBHIQ", op, cpu, flags, 0, count)
 
 
-def run_default(machine: Machine) -> str:
+def run_default(machine: Machine, step_max: int = STEP_MAX) -> str:
     """The default schedule to the end; the reason why it stopped."""
-    return machine.execute(step(_core.AUTO, 0, STEP_MAX))[0]
+    return machine.execute(step(_core.AUTO, 0, step_max))[0]
 
 
 def boot_to_ready(name: str, cpus: int = 1, command_line: str = "") -> Machine:

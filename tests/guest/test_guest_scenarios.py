@@ -12,12 +12,17 @@ from machine_driver import run_default, step
 from machine import Machine, _core, images
 from machine.symbols import Symbols
 
+LONG = ("thp-pressure-large",)
+"""A hundred million events."""
+
 CASES = [
     pytest.param(
         scenario.name,
         configuration,
         variant,
-        marks=[pytest.mark.soak] if scenario.flavour == "linux" and variant == "seed-wmb" else [],
+        marks=[pytest.mark.soak]
+        if scenario.name in LONG or (scenario.flavour, variant) == ("linux", "seed-wmb")
+        else [],
         id=f"{scenario.name}-{configuration}-{variant}",
     )
     for scenario in images.scenarios()
@@ -60,7 +65,7 @@ def test_it_ends_well_and_its_counters_are_true(name: str, configuration: str, v
 
     images.boot(machine, image, scenario.command_line)
     machine.stop_at_trace = names["ready"]
-    assert run_default(machine) == "trace"
+    assert run_default(machine, scenario.step_max) == "trace"
     machine.stop_at_trace = 0
     expected = layout.counters(read)
     expected.update(_ghost_sums(machine, layout, read, names["ghost"]))

@@ -144,7 +144,7 @@ def test_an_error_while_preparing_waits_for_its_turn() -> None:
 
 def test_an_interruption_anywhere_in_giving_blocks_nobody() -> None:
     """Ctrl-C may come between any two steps of the thread that gives."""
-    for count in range(1, 40):
+    for count in range(1, 400):
         background = Background()
         done: list[int] = []
         left = count

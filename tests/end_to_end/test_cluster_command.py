@@ -171,7 +171,8 @@ def test_time_is_a_budget_there_too(dask: LocalDask) -> None:
     verdict = hunt(Hunt(**SMALL, variant=FIX, schedules=1 << 40, seconds=2, cluster=dask.address))
     assert time.monotonic() - began < 20
     assert verdict.result == "budget"
-    assert verdict.tally.schedules > 32
+    assert verdict.seconds >= 2
+    assert verdict.tally.schedules > 0
 
 
 def test_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:

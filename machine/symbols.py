@@ -28,6 +28,8 @@ from machine.errors import ExpressionError, ImageError, RacetapeError, UsageErro
 from machine.expression import Evaluator, Node, Parser
 
 GUEST_ROOT: Final = Path(__file__).resolve().parent / "guest"
+SOURCES_VARIABLE: Final = "RACETAPE_SOURCES"
+"""Environment variable: folders whose files may be shown if an image names them, separated as in PATH."""
 """Where the guest's sources lie in the installed package."""
 
 ADDRESS_SPACE: Final = {32: 1 << 32, 64: (1 << 64) - 1}
@@ -477,11 +479,13 @@ class Symbols:
 
 
 def installed_source(file: str) -> bytes:
-    """A source file of the installed guest. Raises ImageError if there is none of this name."""
+    """A source file of the installed guest, or of a folder in RACETAPE_SOURCES. Raises ImageError if there is none."""
     path = (GUEST_ROOT / file).resolve()
     # File names come out of the image, and an image may come from anybody.
-    if not path.is_relative_to(GUEST_ROOT):
-        raise ImageError(f"'{file}' is not a guest source file")
+    folders = [Path(row).resolve() for row in os.environ.get(SOURCES_VARIABLE, "").split(os.pathsep) if row]
+    if not any(path.is_relative_to(folder) for folder in (GUEST_ROOT, *folders)):
+        more = f"; {SOURCES_VARIABLE} names folders of others" if os.path.isabs(file) else ""
+        raise ImageError(f"'{file}' is not a guest source file{more}")
     try:
         return path.read_bytes()
     except (OSError, ValueError):

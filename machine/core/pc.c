@@ -236,9 +236,10 @@ void pc_accept(struct cpu *c, uint8_t vector)
 		c->s.waiting = WAIT_NONE;
 }
 
-uint64_t pc_due(const struct machine *m)
+uint64_t pc_due(struct machine *m)
 {
 	const struct pc_state *pc = &m->pc_state;
+	catch_up(m);
 	/* One that is requested already, or masked, changes nothing. */
 	if ((pc->pics.chip[0].requests | pc->pics.chip[0].mask) & 1 << INPUT_TIMER)
 		return UINT64_MAX;

@@ -50,8 +50,8 @@ int pc_pending(const struct cpu *c);
 int pc_timer_vector(const struct cpu *c);
 /* The CPU takes the interrupt of this vector, which is one of the two above. */
 void pc_accept(struct cpu *c, uint8_t vector);
-/* Step at which the timer's next interrupt is due; UINT64_MAX if none is, or it is masked. */
-uint64_t pc_due(const struct machine *m);
+/* Step at which the timer's next interrupt is due, later than now; UINT64_MAX if none is, or it is masked or requested already. */
+uint64_t pc_due(struct machine *m);
 
 /* Brings the state to what it is at this step, whoever looked at it before and when. */
 void pc_canonicalise(struct machine *m);

@@ -1,5 +1,6 @@
 """The devices of a PC, by the sequences of their datasheets, as guest code reaches them: docs/platform.md, "A PC"."""
 
+import random
 import struct
 
 import pytest
@@ -20,7 +21,7 @@ class Pc(Bare):
     def __init__(self, handler: str = "iret") -> None:
         super().__init__("out %al,%dx; in %dx,%al; wait: jmp wait; sti; hlt; rdtsc; hlt", pc=True)
         self.machine.write(HANDLER, assemble(handler, HANDLER))
-        for vector in range(BASE, BASE + 16):
+        for vector in range(256):
             self.machine.write(IDT + 8 * vector, gate(HANDLER))
 
     def at(self, offset: int) -> None:
@@ -313,6 +314,18 @@ def test_the_default_schedule_interrupts_when_it_is_due() -> None:
     assert len(taken) in (9, 10)
 
 
+def test_time_goes_on_while_an_interrupt_of_the_local_apic_waits() -> None:
+    pc = Pc()
+    pc.pics()
+    pc.timer(50)
+    pc.machine.write(CODE, assemble("movl $0x40040,0xfee00300; wait: jmp wait"))
+    pc.at(0)
+    assert pc.execute(auto(500 * CYCLE)) == "plan"
+    pc.interrupts()
+    assert pc.machine.can_interrupt(0, 0x40)
+    assert pc.takes(0)
+
+
 def test_time_is_skipped_while_the_cpu_waits() -> None:
     pc = Pc()
     pc.pics()
@@ -508,3 +521,33 @@ def test_saved_states_of_other_machines_are_refused() -> None:
         for port in (0x20, 0xA0, 0x40, 0x42, 0x61, 0x60, 0x71, 0x3F8, 0x3FA):
             pc.inp(port)
         pc.machine.state_load(saved)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_a_guest_writes_is_a_state_that_can_be_saved_and_repeated(seed: int) -> None:
+    draw = random.Random(seed)
+    ports = [*range(0x20, 0x22), *range(0x40, 0x44), 0x60, 0x61, 0x64, 0x70, 0x71, 0xA0, 0xA1, *range(0x3F8, 0x400)]
+    pc, other = Pc(), Pc()
+    for machine in (pc, other):
+        machine.pics()
+        machine.interrupts()
+    snapshot = pc.machine.snapshot()
+    pc.machine.choices_take()
+    for turn in range(600):
+        port, value = draw.choice(ports), draw.choice([draw.randrange(256), 0x20, 0x34, 0xFF, 0])
+        resets = (port == 0x64 and value >= 0xF0) or port == 0x60
+        if draw.random() < 0.6 and not resets:
+            pc.out(port, value)
+        elif draw.random() < 0.5:
+            pc.inp(port)
+        else:
+            pc.at(2)
+            pc.execute(auto(draw.randrange(1, 20 * CYCLE)))
+        if turn % 50 == 0:
+            saved = pc.machine.state_save()
+            other.machine.write(0, pc.machine.read(0, pc.machine.ram_bytes))
+            other.machine.state_load(saved)
+            assert (other.machine.state_save(), other.machine.state_hash()) == (saved, pc.machine.state_hash())
+    after = pc.machine.state_hash()
+    pc.machine.restore(snapshot)
+    assert pc.machine.state_hash() != after

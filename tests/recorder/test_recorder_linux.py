@@ -3,6 +3,8 @@
 import gzip
 import lzma
 import os
+import re
+import shutil
 import struct
 import subprocess
 from dataclasses import replace
@@ -222,7 +224,40 @@ def test_the_command(vmlinux: bytes, tmp_path: Path, capsys: pytest.CaptureFixtu
 BUILT = Path(os.environ.get("LINUX_CACHE", Path.home() / ".cache/racetape/linux"), "build-up-2level")
 
 
-@pytest.mark.skipif(not (BUILT / "initrd.cpio").is_file(), reason="no Linux: tools/linux/build.sh builds it")
+needs_linux = pytest.mark.skipif(
+    not (BUILT / "initrd.cpio").is_file(), reason="no Linux: tools/linux/build.sh builds it"
+)
+
+OTHERWISE = re.compile(
+    # The CPU: its name, what it is vulnerable to, its time-stamp counter.
+    r"CPU: |Speculative Store Bypass|L1TF|Notice: NX|tsc: |clocksource: |Calibrating delay"
+    # The memory map: SeaBIOS keeps the last 128 KB.
+    r"|BIOS-e820|last_pfn|RAMDISK|.*LOWMEM|  (mapped )?low ram|  Normal|  node   0|Initmem setup|.*for PCI devices"
+    r"|Built 1 zonelists|Memory: |MemTotal"
+    # Time, and what a kernel thread does besides.
+    r"|sched_clock: |Unpacking initramfs|Freeing initrd"
+)
+"""Lines of the console that QEMU's and our PC may say otherwise."""
+
+
+@needs_linux
+@pytest.mark.skipif(shutil.which("qemu-system-i386") is None, reason="needs qemu-system-i386 (package qemu-system-x86)")
+def test_the_console_says_what_it_says_in_qemu(tmp_path: Path) -> None:
+    command_line, console = "console=ttyS0 reboot=k", tmp_path / "console"
+    command = ["qemu-system-i386", "-cpu", "486,-fpu", "-m", "64M", "-display", "none", "-nodefaults", "-no-reboot"]
+    command += ["-kernel", str(BUILT / "bzImage"), "-initrd", str(BUILT / "initrd.cpio"), "-append", command_line]
+    subprocess.run([*command, "-serial", f"file:{console}"], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    prepared = prepare_linux((BUILT / "bzImage").read_bytes(), (BUILT / "initrd.cpio").read_bytes(), command_line)
+    ours = prepared.record(tmp_path / "boot.tape", layer_b=False).console
+    told = [
+        [line for line in text.replace("\r", "").splitlines() if not OTHERWISE.match(line)]
+        for text in (ours, console.read_bytes().decode("ascii", "replace"))
+    ]
+    assert told[0] == told[1]
+    assert len(told[0]) > 40
+
+
+@needs_linux
 def test_a_real_linux_boots_runs_a_process_and_restarts(tmp_path: Path) -> None:
     initrd, ends = (BUILT / "initrd.cpio").read_bytes(), []
     for kernel in ("vmlinux", "bzImage"):

@@ -1,12 +1,13 @@
 """Symbols over a compiled program, checked against binutils, and over memory that changes."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from machine.errors import ExpressionError, ImageError, UsageError
-from machine.symbols import GUEST_ROOT, Symbols, find_source
+from machine.symbols import GUEST_ROOT, Symbols, find_source, installed_source
 
 
 def addr2line(path: Path, addresses: list[int]) -> dict[int, list[tuple[str, str, int]]]:
@@ -159,3 +160,23 @@ def test_finding_source_files() -> None:
     for name in ("", "../symbols.py", "/etc/passwd"):
         with pytest.raises(UsageError, match="no source file"):
             find_source(name)
+
+
+def test_sources_of_other_guests_are_shown_from_folders_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = tmp_path / "linux"
+    kernel.mkdir()
+    (kernel / "main.c").write_text("int start;\n")
+    (tmp_path / "secret").write_text("no\n")
+    named = str(kernel / "main.c")
+    with pytest.raises(ImageError, match="RACETAPE_SOURCES names folders"):
+        installed_source(named)
+    monkeypatch.setenv("RACETAPE_SOURCES", os.pathsep.join(("", "/nowhere", str(kernel))))
+    assert installed_source(named) == b"int start;\n"
+    assert installed_source("mm/compaction.c") == (GUEST_ROOT / "mm/compaction.c").read_bytes()
+    for file in (str(tmp_path / "secret"), f"{kernel}/../secret", "/etc/passwd"):
+        with pytest.raises(ImageError, match="not a guest source file"):
+            installed_source(file)
+    with pytest.raises(ImageError, match="not installed"):
+        installed_source(f"{kernel}/absent.c")

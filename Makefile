@@ -59,6 +59,7 @@ linux: setup
 	  --initrd $(LINUX_CACHE)/build-up-2level/initrd.cpio --append "console=ttyS0 reboot=k" \
 	  --console -o $(LINUX_CACHE)/up-2level.tape
 	$(BIN)/racetape verify $(LINUX_CACHE)/up-2level.tape
+	$(BIN)/python -m pytest -m linux
 
 # The tapes that come with racetape, made anew.
 gallery: setup

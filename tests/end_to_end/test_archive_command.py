@@ -210,7 +210,8 @@ def test_ctrl_c_leaves_the_archive_whole(tapes: Tapes, location: Path, capfd: py
         time.sleep(0.6)
         process.send_signal(2)
         _, err = process.communicate(timeout=20)
-    assert process.returncode in (0, 130)
-    assert process.returncode == 0 or err.strip() == "racetape: interrupted"
+    # Before and behind the command it is Python itself that is interrupted, and ends by the signal.
+    assert process.returncode in (0, 130, -2)
+    assert process.returncode != 130 or err.strip() == "racetape: interrupted"
     assert answer(capfd, "verify")["ok"]
     assert not list((location / "intents").iterdir())

@@ -280,6 +280,8 @@ def test_kill_9(count: int, tmp_path: Path) -> None:
         ) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"
+            while not path.exists() and child.poll() is None:
+                time.sleep(0.001)
             time.sleep(0.01 + 0.013 * (attempt % 10))
             child.kill()
         try:
